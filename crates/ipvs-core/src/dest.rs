@@ -1,0 +1,159 @@
+//! Destinations: key, configuration, the record the data planes read and the
+//! load they keep.
+
+use core::cell::Cell;
+use core::fmt;
+
+use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout};
+
+use crate::addr::{Addr, Family};
+
+/// Key of a destination within its service.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, FromBytes, IntoBytes, Immutable, KnownLayout)]
+#[repr(C)]
+pub struct DestKey {
+    /// Address of the real server.
+    pub addr: Addr,
+    /// Port, host order; 0 means "as the packet has it".
+    pub port: u16,
+    /// [`Family::tag`]; may differ from the service's only with a tunnel.
+    pub family: u8,
+    /// Zero.
+    pub reserved: u8,
+}
+
+const _: () = assert!(size_of::<DestKey>() == 20);
+
+impl DestKey {
+    /// Key of the destination at `addr` and `port`.
+    pub const fn new(family: Family, addr: Addr, port: u16) -> Self {
+        Self { addr, port, family: family.tag(), reserved: 0 }
+    }
+
+    /// Address family.
+    #[inline(always)]
+    pub const fn family(&self) -> Family {
+        Family::from_tag(self.family)
+    }
+}
+
+impl fmt::Debug for DestKey {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{} port {}", self.addr.to_ip(self.family()), self.port)
+    }
+}
+
+/// What a user says about a destination besides its key.
+///
+/// Numbers are those of the IPVS netlink family, unknown values included: the
+/// kernel keeps and reports them.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, FromBytes, IntoBytes, Immutable, KnownLayout)]
+#[repr(C)]
+pub struct DestSpec {
+    /// Relative capacity; 0 makes the destination quiescent. Negative is refused.
+    pub weight: i32,
+    /// Upper threshold, in connections; 0 for none.
+    pub upper: u32,
+    /// Lower threshold, in connections; 0 for none.
+    pub lower: u32,
+    /// UDP port of a gue tunnel, host order.
+    pub tunnel_port: u16,
+    /// Tunnel flags: 1 checksum, 2 remote checksum offload.
+    pub tunnel_flags: u16,
+    /// Tunnel type: 0 ipip, 1 gue, 2 gre.
+    pub tunnel_type: u8,
+    /// Forwarding method: see [`ForwardingMethod`]; only the low three bits count.
+    pub method: u8,
+    /// Zero.
+    pub reserved: [u8; 2],
+}
+
+const _: () = assert!(size_of::<DestSpec>() == 20);
+
+impl DestSpec {
+    /// How packets get there.
+    #[inline(always)]
+    pub const fn forwarding(&self) -> ForwardingMethod {
+        ForwardingMethod::from_number(self.method)
+    }
+}
+
+/// How a packet reaches the destination.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[repr(u8)]
+pub enum ForwardingMethod {
+    /// Rewritten towards the destination, replies rewritten back (NAT, `-m`).
+    Masquerade = 0,
+    /// Delivered to the director's own stack.
+    Local = 1,
+    /// Wrapped towards the destination (`-i`).
+    Tunnel = 2,
+    /// Sent unchanged to the destination's MAC address (`-g`).
+    DirectRoute = 3,
+    /// Sent on by the normal route, to no destination (`cache_bypass`).
+    Bypass = 4,
+}
+
+impl ForwardingMethod {
+    /// The method with this number in the low three bits; the unassigned 5 to
+    /// 7 have no transmitter and are taken as local delivery.
+    #[inline(always)]
+    pub const fn from_number(number: u8) -> Self {
+        match number & 7 {
+            0 => Self::Masquerade,
+            2 => Self::Tunnel,
+            3 => Self::DirectRoute,
+            4 => Self::Bypass,
+            _ => Self::Local,
+        }
+    }
+}
+
+/// Place of a destination in the tables of a plane.
+pub type DestId = u32;
+
+/// The destination as a data plane reads it; written by the control side only.
+///
+/// Fields that a decision reads together lie in one aligned octet group of
+/// eight, so that a reader never sees half of an edit.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, FromBytes, IntoBytes, Immutable, KnownLayout)]
+#[repr(C)]
+pub struct Dest {
+    /// Key; never changes while the place is in use.
+    pub key: DestKey,
+    /// Configuration.
+    pub spec: DestSpec,
+    /// Place of the service in its table.
+    pub service: u32,
+    /// [`Dest::AVAILABLE`] or 0 (deleted, waiting in the trash).
+    pub flags: u32,
+}
+
+const _: () = assert!(size_of::<Dest>() == 48);
+
+impl Dest {
+    /// On its service's list.
+    pub const AVAILABLE: u32 = 1;
+
+    /// Whether it is on its service's list.
+    #[inline(always)]
+    pub const fn is_available(&self) -> bool {
+        self.flags & Self::AVAILABLE != 0
+    }
+}
+
+/// What a plane counts for a destination, shared by all CPUs.
+#[derive(Debug, Default, FromBytes, IntoBytes, KnownLayout)]
+#[repr(C)]
+pub struct Load {
+    /// Connections in an active state.
+    pub active: Cell<u32>,
+    /// All other connections.
+    pub inactive: Cell<u32>,
+    /// Persistence templates.
+    pub persistent: Cell<u32>,
+    /// 1 when at the upper threshold and not yet back below the lower one.
+    pub overloaded: Cell<u32>,
+}
+
+const _: () = assert!(size_of::<Load>() == 16);

@@ -1,0 +1,118 @@
+//! What the control side shows: services, destinations and connections as
+//! plain values, taken from a data plane at one moment.
+
+use crate::addr::{Addr, Family};
+use crate::dest::{DestKey, DestSpec};
+use crate::service::{ServiceKey, ServiceSpec};
+use crate::stats::{Counters, Rates};
+
+/// A service as `ipvsadm -L` shows it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct ServiceStatus {
+    /// Its key.
+    pub key: ServiceKey,
+    /// Its configuration.
+    pub spec: ServiceSpec,
+    /// Totals since the zero point.
+    pub counters: Counters,
+    /// Rates.
+    pub rates: Rates,
+}
+
+/// A destination as `ipvsadm -L` shows it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct DestStatus {
+    /// Its key.
+    pub key: DestKey,
+    /// Its configuration.
+    pub spec: DestSpec,
+    /// Connections counted active.
+    pub active: u32,
+    /// Connections counted inactive.
+    pub inactive: u32,
+    /// Persistence templates.
+    pub persistent: u32,
+    /// Totals since the zero point.
+    pub counters: Counters,
+    /// Rates.
+    pub rates: Rates,
+}
+
+/// A connection or persistence template as `ipvsadm -Lc` shows it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct ConnStatus {
+    /// Family of client and virtual address.
+    pub family: Family,
+    /// IANA protocol number; 0 for the template of a firewall-mark service.
+    pub protocol: u8,
+    /// Client address; for a template, masked.
+    pub client: Addr,
+    /// Client port; 0 for a template.
+    pub client_port: u16,
+    /// Virtual address; the mark in the first four octets, big-endian, for the
+    /// template of a firewall-mark service.
+    pub virtual_addr: Addr,
+    /// Virtual port.
+    pub virtual_port: u16,
+    /// Family of the destination address.
+    pub dest_family: Family,
+    /// Destination address.
+    pub dest: Addr,
+    /// Destination port.
+    pub dest_port: u16,
+    /// State as the kernel prints it: `ESTABLISHED`, `UDP`, `NONE`, …
+    pub state: &'static str,
+    /// Milliseconds until the connection expires.
+    pub expires_ms: u64,
+    /// The kernel's connection flags (`IP_VS_CONN_F_*`), forwarding method in the low three bits.
+    pub flags: u32,
+    /// The firewall mark it was made under; 0 for none.
+    pub fwmark: u32,
+}
+
+/// The timeouts that `ipvsadm --set` changes, in seconds.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Timeouts {
+    /// TCP in state ESTABLISHED.
+    pub tcp: u32,
+    /// TCP in state `FIN_WAIT`.
+    pub tcp_fin: u32,
+    /// UDP.
+    pub udp: u32,
+}
+
+/// What the control side asks of a director, whichever plane it drives.
+pub trait Control {
+    /// Applies `commands` in order, all or none; on refusal returns the
+    /// position of the one at fault and why.
+    fn apply(&mut self, commands: &[crate::command::Command]) -> Result<(), Refused>;
+
+    /// Calls `each` for every service, in no particular order.
+    fn services(&mut self, each: &mut dyn FnMut(ServiceStatus));
+
+    /// One service, if there is one with this key.
+    fn service(&mut self, key: &ServiceKey) -> Option<ServiceStatus>;
+
+    /// Calls `each` for every destination of the service, newest first, and
+    /// returns whether there is such a service.
+    fn dests(&mut self, key: &ServiceKey, each: &mut dyn FnMut(DestStatus)) -> bool;
+
+    /// Calls `each` for every connection and template, in no particular order.
+    fn connections(&mut self, each: &mut dyn FnMut(ConnStatus));
+
+    /// The timeouts in force.
+    fn timeouts(&mut self) -> Timeouts;
+
+    /// Size of the connection table, in entries, as `ipvsadm` prints in its first line.
+    fn table_size(&self) -> u32;
+}
+
+/// A refused list of commands.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("command {position}: {error}")]
+pub struct Refused {
+    /// Position in the list, from 0.
+    pub position: usize,
+    /// Why.
+    pub error: crate::command::CommandError,
+}
