@@ -14,8 +14,10 @@ pub(crate) fn say(line: &str) {
 
 /// The folder of the workspace.
 pub(crate) fn workspace() -> PathBuf {
-    let own = Path::new(env!("CARGO_MANIFEST_DIR"));
-    own.parent().unwrap_or(own).to_owned()
+    // What cargo says now goes before what it said when we were built.
+    let own = std::env::var_os("CARGO_MANIFEST_DIR")
+        .map_or_else(|| PathBuf::from(env!("CARGO_MANIFEST_DIR")), PathBuf::from);
+    own.parent().map_or_else(|| own.clone(), Path::to_owned)
 }
 
 /// A command that runs the cargo that runs us, with nothing of our own build
