@@ -99,7 +99,13 @@ impl ForwardingMethod {
     /// 7 have no transmitter and are taken as local delivery.
     #[inline(always)]
     pub const fn from_number(number: u8) -> Self {
-        match number & 7 {
+        Self::from_flags(number as u32)
+    }
+
+    /// The method in a connection's flags, whose low three bits it is.
+    #[inline(always)]
+    pub const fn from_flags(flags: u32) -> Self {
+        match flags & 7 {
             0 => Self::Masquerade,
             2 => Self::Tunnel,
             3 => Self::DirectRoute,
@@ -127,9 +133,11 @@ pub struct Dest {
     pub service: u32,
     /// [`Dest::AVAILABLE`] or 0 (deleted, waiting in the trash).
     pub flags: u32,
+    /// The director's address towards it: source of a tunnel's outer header.
+    pub tunnel_source: Addr,
 }
 
-const _: () = assert!(size_of::<Dest>() == 48);
+const _: () = assert!(size_of::<Dest>() == 64);
 
 impl Dest {
     /// On its service's list.

@@ -5,14 +5,28 @@
 //! table edits come out. It reads no clock and no random source, allocates
 //! nothing, logs nothing and cannot panic on a packet, so that the same code is
 //! the eBPF program and the user-space plane.
+//!
+//! A packet enters at [`director::handle`]; time passes by
+//! [`expiry::sweep`]. [`tables::Tables`] is what a plane must offer.
 
 #![no_std]
 #![forbid(unsafe_code)]
 
 pub mod addr;
 pub mod command;
+pub mod conn;
 pub mod dest;
+pub mod director;
+pub mod expiry;
+pub mod forward;
+pub mod hop;
 pub mod name;
+pub mod proto;
+pub mod sched;
 pub mod service;
+pub mod settings;
 pub mod snapshot;
 pub mod stats;
+pub mod tables;
+pub mod time;
+pub mod verdict;

@@ -99,3 +99,106 @@ impl ServiceFlags {
     /// Third flag of the scheduler.
     pub const SCHED_3: u32 = 0x20;
 }
+
+/// The schedulers, numbered as records have them.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[repr(u32)]
+pub enum SchedulerKind {
+    /// `none`: never finds a destination.
+    None = 0,
+    /// Round robin.
+    RoundRobin = 1,
+    /// Weighted round robin.
+    WeightedRoundRobin = 2,
+    /// Least connection.
+    LeastConnection = 3,
+    /// Weighted least connection.
+    WeightedLeastConnection = 4,
+}
+
+impl SchedulerKind {
+    /// All of them.
+    pub const ALL: &[Self] = &[
+        Self::None,
+        Self::RoundRobin,
+        Self::WeightedRoundRobin,
+        Self::LeastConnection,
+        Self::WeightedLeastConnection,
+    ];
+
+    /// ipvsadm's name.
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::None => "none",
+            Self::RoundRobin => "rr",
+            Self::WeightedRoundRobin => "wrr",
+            Self::LeastConnection => "lc",
+            Self::WeightedLeastConnection => "wlc",
+        }
+    }
+
+    /// The scheduler of this name.
+    pub fn by_name(name: &Name) -> Option<Self> {
+        Self::ALL.iter().copied().find(|kind| kind.name() == name.as_str())
+    }
+
+    /// The scheduler with this number in a record.
+    #[inline(always)]
+    pub const fn from_number(number: u32) -> Self {
+        match number {
+            1 => Self::RoundRobin,
+            2 => Self::WeightedRoundRobin,
+            3 => Self::LeastConnection,
+            4 => Self::WeightedLeastConnection,
+            _ => Self::None,
+        }
+    }
+}
+
+/// The service as a data plane reads it; replaced as a whole by an edit.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, FromBytes, IntoBytes, Immutable, KnownLayout)]
+#[repr(C)]
+pub struct Service {
+    /// Its key.
+    pub key: ServiceKey,
+    /// Its configuration.
+    pub spec: ServiceSpec,
+    /// Its place: of the scheduler's word, among others.
+    pub id: u32,
+    /// Number of the [`SchedulerKind`].
+    pub scheduler: u32,
+    /// First place of its destinations in the member lists, oldest first.
+    pub first: u32,
+    /// How many destinations it has.
+    pub len: u32,
+    /// Greatest common divisor of the positive weights; 1 if there is none.
+    pub weight_gcd: u32,
+    /// Largest weight, less the divisor, plus 1: where weighted round robin
+    /// starts; 0 if no weight is positive.
+    pub weight_top: u32,
+    /// Zero.
+    pub reserved: u32,
+}
+
+const _: () = assert!(size_of::<Service>() == 96);
+
+impl Service {
+    /// The scheduler.
+    #[inline(always)]
+    pub const fn kind(&self) -> SchedulerKind {
+        SchedulerKind::from_number(self.scheduler)
+    }
+
+    /// Whether `flag` of [`ServiceFlags`] is set.
+    #[inline(always)]
+    pub const fn has(&self, flag: u32) -> bool {
+        self.spec.flags & flag != 0
+    }
+
+    /// Place in the member lists of the destination at `position` of the
+    /// service's list, which begins with the newest.
+    #[inline(always)]
+    pub const fn place(&self, position: u32) -> u32 {
+        self.first.wrapping_add(self.len.wrapping_sub(1)).wrapping_sub(position)
+    }
+}

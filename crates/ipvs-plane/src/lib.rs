@@ -1,1 +1,11 @@
-//! Placeholder.
+//! The data planes of ipvs-rs, and what both share on the control side.
+//!
+//! * [`registry`] turns commands into records and keeps the lists in order;
+//!   the only code that decides what a command does.
+//! * [`store`] is what it writes to: maps of the kernel or memory.
+//! * [`memory`] holds the tables of a plane in this process.
+
+pub mod frame;
+pub mod memory;
+pub mod registry;
+pub mod store;

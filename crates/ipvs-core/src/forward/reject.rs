@@ -1,0 +1,215 @@
+//! The errors that the director sends: ICMP and ICMPv6, made out of the packet
+//! at fault and sent back to its sender (spec 1.13).
+
+use ipvs_wire::checksum::Sum;
+use ipvs_wire::icmp::{self, IcmpError};
+use ipvs_wire::ipv4::Ipv4Fields;
+use ipvs_wire::ipv6::Ipv6Fields;
+use ipvs_wire::transport::protocol;
+use ipvs_wire::{Buffer, Outer, ethernet, ipv4, ipv6};
+
+use crate::addr::{Addr, Family};
+use crate::conn::Conn;
+use crate::director::Packet;
+use crate::hop::{Route, RouteQuery};
+use crate::tables::Tables;
+use crate::verdict::{Reason, Verdict};
+
+/// Longest IPv4 error, in octets (RFC 1812, section 4.3.2.3).
+const LONGEST_V4: u32 = 576;
+/// Longest IPv6 error, in octets (RFC 4443, section 2.4).
+const LONGEST_V6: u32 = 1280;
+/// Hop limit of what the host makes itself.
+const TTL: u8 = 64;
+/// The bits of the type of service that an error takes over (RFC 1812, section 4.3.2.5) …
+const TOS_KEPT: u8 = 0x1e;
+/// … and the precedence it gets: internetwork control.
+const TOS_SET: u8 = 0xc0;
+
+/// An error to be sent: what it says, and from whom.
+#[derive(Clone, Copy)]
+struct Report {
+    error: IcmpError,
+    source: Addr,
+    ttl: u8,
+    sent: Reason,
+    unsent: Reason,
+}
+
+/// No destination: port unreachable, for TCP too.
+#[inline(always)]
+pub fn no_destination<B: Buffer, T: Tables>(packet: &mut Packet<'_, B>, tables: &T) -> Verdict {
+    let error = by_family(packet, IcmpError::V4_PORT_UNREACHABLE, IcmpError::V6_PORT_UNREACHABLE);
+    send(packet, tables, error, Reason::SentUnreachable, Reason::NoDestination)
+}
+
+/// No route to the destination: host unreachable.
+#[inline(always)]
+pub fn no_route<B: Buffer, T: Tables>(packet: &mut Packet<'_, B>, tables: &T) -> Verdict {
+    let error =
+        by_family(packet, IcmpError::V4_HOST_UNREACHABLE, IcmpError::V6_ADDRESS_UNREACHABLE);
+    send(packet, tables, error, Reason::SentUnreachable, Reason::NoRoute)
+}
+
+/// The time to live of a client's packet ends here.
+#[inline(always)]
+pub fn time_exceeded<B: Buffer, T: Tables>(packet: &mut Packet<'_, B>, tables: &T) -> Verdict {
+    let error = by_family(packet, IcmpError::V4_TIME_EXCEEDED, IcmpError::V6_TIME_EXCEEDED);
+    send(packet, tables, error, Reason::SentTimeExceeded, Reason::SentTimeExceeded)
+}
+
+/// A client's packet is longer than the path.
+#[inline(always)]
+pub fn too_big<B: Buffer, T: Tables>(packet: &mut Packet<'_, B>, tables: &T, mtu: u32) -> Verdict {
+    let error =
+        by_family(packet, IcmpError::fragmentation_needed(mtu), IcmpError::packet_too_big(mtu));
+    send(packet, tables, error, Reason::SentTooBig, Reason::TooLong)
+}
+
+/// A reply whose time to live ends here is left to the host, which forwards
+/// it and finds the same.
+#[inline(always)]
+pub fn time_exceeded_reply<B: Buffer, T: Tables>(
+    _packet: &mut Packet<'_, B>,
+    _tables: &T,
+) -> Verdict {
+    Verdict::Pass(Reason::SentTimeExceeded)
+}
+
+/// A reply is longer than the path to the client: the destination is told, by
+/// the virtual address and with a TTL that has passed the director.
+#[inline(always)]
+pub fn too_big_reply<B: Buffer, T: Tables>(
+    packet: &mut Packet<'_, B>,
+    tables: &T,
+    conn: &Conn,
+    mtu: u32,
+) -> Verdict {
+    let error =
+        by_family(packet, IcmpError::fragmentation_needed(mtu), IcmpError::packet_too_big(mtu));
+    let source = conn.tuple.get().destination;
+    let report =
+        Report { error, source, ttl: TTL - 1, sent: Reason::SentTooBig, unsent: Reason::TooLong };
+    answer(packet, tables, report)
+}
+
+#[inline(always)]
+const fn by_family<B: Buffer>(packet: &Packet<'_, B>, v4: IcmpError, v6: IcmpError) -> IcmpError {
+    if packet.headers.version == 6 { v6 } else { v4 }
+}
+
+/// Sends the error from the address the packet was sent to.
+#[inline(always)]
+fn send<B: Buffer, T: Tables>(
+    packet: &mut Packet<'_, B>,
+    tables: &T,
+    error: IcmpError,
+    sent: Reason,
+    unsent: Reason,
+) -> Verdict {
+    let source = Addr::from_words(packet.headers.destination);
+    answer(packet, tables, Report { error, source, ttl: TTL, sent, unsent })
+}
+
+#[inline(always)]
+fn answer<B: Buffer, T: Tables>(packet: &mut Packet<'_, B>, tables: &T, report: Report) -> Verdict {
+    let h = packet.headers;
+    let query = RouteQuery {
+        family: Family::from_tag(h.version),
+        destination: Addr::from_words(h.source),
+        source: report.source,
+    };
+    let route = tables.route(&query);
+    if !T::RESOLVES && matches!(route, Route::Unresolved { .. }) {
+        return Verdict::Pass(Reason::Unresolved);
+    }
+    let written =
+        if h.version == 6 { write_v6(packet, &report) } else { write_v4(packet, &report) };
+    if written.is_none() {
+        return Verdict::Drop(Reason::Unwritable);
+    }
+    match route {
+        Route::Via(hop) if !packet.is_tagged() || hop.ifindex == packet.ifindex => {
+            match ethernet::set_addresses(packet.buf, hop.neighbour, hop.own) {
+                Some(()) => {
+                    tables.count(report.sent);
+                    Verdict::Send { ifindex: hop.ifindex }
+                }
+                None => Verdict::Drop(Reason::Unwritable),
+            }
+        }
+        Route::Unresolved { ifindex, family, next, .. } => {
+            tables.count(report.sent);
+            Verdict::Resolve { ifindex, family, next }
+        }
+        _ => Verdict::Drop(report.unsent),
+    }
+}
+
+/// Octets of the packet that are quoted.
+#[inline(always)]
+fn quoted(total_len: u32, longest: u32) -> u32 {
+    if total_len < longest { total_len } else { longest }
+}
+
+#[inline(always)]
+fn write_v4<B: Buffer>(packet: &mut Packet<'_, B>, report: &Report) -> Option<()> {
+    const HEADERS: u32 = ipv4::HEADER_LEN + icmp::HEADER_LEN;
+    let h = packet.headers;
+    let quote = quoted(h.total_len, LONGEST_V4 - HEADERS);
+    let id = packet.identification();
+    packet.buf.truncate(h.l3 + quote)?;
+    packet.buf.insert(h.l3, HEADERS, Outer::IcmpError)?;
+    let fields = Ipv4Fields {
+        tos: h.tos & TOS_KEPT | TOS_SET,
+        total_len: u16::try_from(HEADERS + quote).unwrap_or(0),
+        id,
+        flags: 0,
+        ttl: report.ttl,
+        protocol: protocol::ICMP,
+        source: report.source.words()[0],
+        destination: h.source[0],
+    };
+    packet.buf.store(h.l3, fields.octets())?;
+    write_icmp(packet, h.l3 + ipv4::HEADER_LEN, report, quote, Sum::ZERO)
+}
+
+#[inline(always)]
+fn write_v6<B: Buffer>(packet: &mut Packet<'_, B>, report: &Report) -> Option<()> {
+    const HEADERS: u32 = ipv6::HEADER_LEN + icmp::HEADER_LEN;
+    let h = packet.headers;
+    let quote = quoted(h.total_len, LONGEST_V6 - HEADERS);
+    packet.buf.truncate(h.l3 + quote)?;
+    packet.buf.insert(h.l3, HEADERS, Outer::IcmpError)?;
+    let len = icmp::HEADER_LEN + quote;
+    let fields = Ipv6Fields {
+        class: 0,
+        payload_len: u16::try_from(len).unwrap_or(0),
+        next: protocol::ICMPV6,
+        hop_limit: report.ttl,
+        source: report.source.words(),
+        destination: h.source,
+    };
+    fields.store(packet.buf, h.l3)?;
+    let pseudo = Sum::ZERO
+        .addr(fields.source)
+        .addr(fields.destination)
+        .add32(len.to_be())
+        .add16(u16::from_ne_bytes([0, protocol::ICMPV6]));
+    write_icmp(packet, h.l3 + ipv6::HEADER_LEN, report, quote, pseudo)
+}
+
+#[inline(always)]
+fn write_icmp<B: Buffer>(
+    packet: &mut Packet<'_, B>,
+    at: u32,
+    report: &Report,
+    quote: u32,
+    pseudo: Sum,
+) -> Option<()> {
+    let IcmpError { kind, code, info } = report.error;
+    let [a, b, c, d] = info.to_be_bytes();
+    packet.buf.store(at, [kind, code, 0, 0, a, b, c, d])?;
+    let sum = pseudo.add16(packet.buf.sum(at, icmp::HEADER_LEN + quote)?);
+    packet.buf.store(at + 2, sum.checksum().to_ne_bytes())
+}

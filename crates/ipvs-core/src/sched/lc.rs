@@ -1,0 +1,11 @@
+//! lc, least connection: the lowest load by connections, whatever the weight.
+
+use super::best;
+use crate::dest::DestId;
+use crate::service::Service;
+use crate::tables::Tables;
+
+#[inline(always)]
+pub(super) fn pick<T: Tables>(tables: &T, service: &Service) -> Option<DestId> {
+    best(tables, service, |best, other| other.overhead() < best.overhead())
+}

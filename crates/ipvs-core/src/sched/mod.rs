@@ -1,0 +1,126 @@
+//! Schedulers: which destination gets a new connection. One file each.
+//!
+//! A service's list begins with the destination added last, and every walk
+//! goes in that order: so rr starts with the newest, and of equals the newest
+//! wins (recorded on 6.1).
+
+mod lc;
+mod rr;
+mod wlc;
+mod wrr;
+
+pub use wrr::recomputed as wrr_recomputed;
+
+use crate::dest::{Dest, DestId, Load};
+use crate::service::{SchedulerKind, Service};
+use crate::tables::Tables;
+
+/// A destination as a scheduler sees it.
+#[derive(Clone, Copy, Debug)]
+struct Candidate {
+    id: DestId,
+    weight: u32,
+    active: u32,
+    inactive: u32,
+    overloaded: bool,
+}
+
+impl Candidate {
+    #[inline(always)]
+    fn new(id: DestId, dest: &Dest, load: &Load) -> Self {
+        Self {
+            id,
+            // A negative weight is refused when it is set.
+            weight: dest.spec.weight.unsigned_abs(),
+            active: load.active.get(),
+            inactive: load.inactive.get(),
+            overloaded: load.overloaded.get() != 0,
+        }
+    }
+
+    /// Neither quiescent nor overloaded.
+    #[inline(always)]
+    const fn is_usable(&self) -> bool {
+        self.weight > 0 && !self.overloaded
+    }
+
+    /// Load by connections: an active one weighs as 256 inactive ones.
+    #[inline(always)]
+    const fn overhead(&self) -> u32 {
+        self.active.wrapping_shl(8).wrapping_add(self.inactive)
+    }
+}
+
+/// The destination for a new connection of `service`, if one may be used.
+#[inline(always)]
+pub fn pick<T: Tables>(tables: &T, service: &Service) -> Option<DestId> {
+    match service.kind() {
+        SchedulerKind::None => None,
+        SchedulerKind::RoundRobin => rr::pick(tables, service),
+        SchedulerKind::WeightedRoundRobin => wrr::pick(tables, service),
+        SchedulerKind::LeastConnection => lc::pick(tables, service),
+        SchedulerKind::WeightedLeastConnection => wlc::pick(tables, service),
+    }
+}
+
+/// The destination at `position` of the service's list.
+#[inline(always)]
+fn candidate<T: Tables>(tables: &T, service: &Service, position: u32) -> Option<Candidate> {
+    let id = tables.member(service.place(position))?;
+    Some(Candidate::new(id, tables.dest(id)?, tables.load(id)?))
+}
+
+/// Walks the service's list from the newest and keeps a usable destination
+/// until `better(best, other)` prefers another.
+#[inline(always)]
+fn best<T: Tables>(
+    tables: &T,
+    service: &Service,
+    better: impl Fn(&Candidate, &Candidate) -> bool,
+) -> Option<DestId> {
+    let mut best: Option<Candidate> = None;
+    tables.repeat(service.len, |position| {
+        if let Some(other) = candidate(tables, service, position)
+            && other.is_usable()
+            && best.as_ref().is_none_or(|best| better(best, &other))
+        {
+            best = Some(other);
+        }
+        true
+    });
+    best.map(|best| best.id)
+}
+
+/// The scheduler's memory as an edit of the list leaves it.
+///
+/// Positions count from the oldest destination, so that adding one moves none.
+pub mod memory {
+    /// The place of the cursor, counted from the oldest; `None` before the first pick.
+    #[inline(always)]
+    #[expect(clippy::cast_possible_truncation, reason = "the low half is the cursor")]
+    pub const fn cursor(word: u64) -> Option<u32> {
+        (word as u32).checked_sub(1)
+    }
+
+    /// `word` with another cursor.
+    #[inline(always)]
+    #[must_use]
+    pub const fn with_cursor(word: u64, cursor: Option<u32>) -> u64 {
+        let low = match cursor {
+            Some(place) => place.wrapping_add(1),
+            None => 0,
+        };
+        word & !0xffff_ffff | low as u64
+    }
+
+    /// The word after the destination at `removed` left a list of `len`: a
+    /// cursor on it moves to its newer neighbour, or to the head of the list.
+    #[must_use]
+    pub const fn after_removal(word: u64, removed: u32, len: u32) -> u64 {
+        match cursor(word) {
+            Some(place) if place > removed => with_cursor(word, Some(place - 1)),
+            Some(place) if place == removed && removed + 1 == len => with_cursor(word, None),
+            _ => word,
+        }
+    }
+}

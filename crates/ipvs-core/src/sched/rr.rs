@@ -1,0 +1,48 @@
+//! rr, round robin: the next usable destination after the last one chosen.
+
+use super::{candidate, memory};
+use crate::dest::DestId;
+use crate::service::Service;
+use crate::tables::Tables;
+
+/// Attempts to move the cursor while other CPUs move it too.
+const ATTEMPTS: u32 = 16;
+
+#[inline(always)]
+pub(super) fn pick<T: Tables>(tables: &T, service: &Service) -> Option<DestId> {
+    let word = tables.scheduler_word(service.id)?;
+    let mut picked = None;
+    tables.repeat(ATTEMPTS, |_| {
+        let old = word.get();
+        let Some((id, place)) = next(tables, service, memory::cursor(old)) else { return false };
+        picked = Some(id);
+        // Another CPU moved the cursor meanwhile: it has this pick, take the next one.
+        !tables.replace64(word, old, memory::with_cursor(old, Some(place)))
+    });
+    picked
+}
+
+/// The first usable destination after `cursor`, and its place from the oldest.
+#[inline(always)]
+fn next<T: Tables>(tables: &T, service: &Service, cursor: Option<u32>) -> Option<(DestId, u32)> {
+    let len = service.len;
+    let newest = len.wrapping_sub(1);
+    // The list goes from the newest to the oldest, so "after" is one lower.
+    let start = match cursor {
+        Some(place) if place > 0 && place < len => place - 1,
+        _ => newest,
+    };
+    let mut found = None;
+    tables.repeat(len, |step| {
+        let place =
+            if step <= start { start - step } else { start.wrapping_add(len).wrapping_sub(step) };
+        match candidate(tables, service, newest.wrapping_sub(place)) {
+            Some(dest) if dest.is_usable() => {
+                found = Some((dest.id, place));
+                false
+            }
+            _ => true,
+        }
+    });
+    found
+}

@@ -1,0 +1,75 @@
+//! What the core asks of a plane: tables, atomic steps, routes.
+
+use core::cell::Cell;
+
+use crate::conn::{Conn, ConnId, Found, Tuple};
+use crate::dest::{Dest, DestId, Load};
+use crate::hop::{CachedHop, Route, RouteQuery};
+use crate::service::{Service, ServiceKey};
+use crate::settings::Settings;
+use crate::stats::LiveCounters;
+use crate::verdict::Reason;
+
+/// What happened when a tuple was to be linked to a connection.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Linked {
+    /// It is linked.
+    New,
+    /// Another CPU was first: it leads there.
+    Taken(Found),
+    /// The table is full.
+    Full,
+}
+
+/// The tables of a data plane. Methods take `&self` because packets on
+/// several CPUs work on them at once.
+pub trait Tables {
+    /// Whether the plane can send a packet to a neighbour whose MAC address is
+    /// not known yet; if not, such a packet is passed unchanged to one that can.
+    const RESOLVES: bool;
+
+    /// Settings.
+    fn settings(&self) -> &Settings;
+    /// The service with this key.
+    fn service(&self, key: &ServiceKey) -> Option<&Service>;
+    /// The scheduler's memory of the service at this place.
+    fn scheduler_word(&self, service: u32) -> Option<&Cell<u64>>;
+    /// The destination at this place of the member lists.
+    fn member(&self, place: u32) -> Option<DestId>;
+    /// A destination.
+    fn dest(&self, id: DestId) -> Option<&Dest>;
+    /// A destination's load.
+    fn load(&self, id: DestId) -> Option<&Load>;
+    /// A destination's counters, those of this CPU if there are several.
+    fn counters(&self, id: DestId) -> Option<&LiveCounters>;
+    /// The next hop towards a destination.
+    fn dest_hop(&self, id: DestId) -> Option<&CachedHop>;
+    /// Asks the host's routing table.
+    fn route(&self, query: &RouteQuery) -> Route;
+
+    /// What `tuple` leads to.
+    fn find(&self, tuple: &Tuple) -> Option<Found>;
+    /// Links `tuple` unless something else is linked to it.
+    fn link(&self, tuple: &Tuple, to: Found) -> Linked;
+    /// Links `tuple` whatever was linked to it; returns whether there was room.
+    fn relink(&self, tuple: &Tuple, to: Found) -> bool;
+    /// Unlinks `tuple`.
+    fn unlink(&self, tuple: &Tuple);
+    /// A connection.
+    fn conn(&self, id: ConnId) -> Option<&Conn>;
+    /// Takes a free place for a connection.
+    fn allocate(&self) -> Option<ConnId>;
+    /// Gives a place back.
+    fn release(&self, id: ConnId);
+
+    /// Adds to a shared cell and returns the value after it, wrapping.
+    fn add(&self, cell: &Cell<u32>, delta: u32) -> u32;
+    /// Replaces `old` by `new` in a shared cell if it still holds `old`.
+    fn replace(&self, cell: &Cell<u32>, old: u32, new: u32) -> bool;
+    /// The same for a cell of 64 bits.
+    fn replace64(&self, cell: &Cell<u64>, old: u64, new: u64) -> bool;
+    /// Calls `step` with 0, 1, … until it returns false or `count` is reached.
+    fn repeat<F: FnMut(u32) -> bool>(&self, count: u32, step: F);
+    /// Counts one packet under `reason`.
+    fn count(&self, reason: Reason);
+}

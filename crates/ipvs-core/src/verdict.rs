@@ -1,0 +1,101 @@
+//! What becomes of a packet, and the reason where it is not balanced.
+
+use crate::addr::{Addr, Family};
+
+/// What to do with a packet. Every packet has exactly one.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[must_use]
+pub enum Verdict {
+    /// Hand it to the host. It is unchanged, but for a packet to a
+    /// masqueraded destination on the host itself.
+    Pass(Reason),
+    /// Ours, and refused.
+    Drop(Reason),
+    /// Send the frame as it is now through this interface.
+    Send {
+        /// Interface.
+        ifindex: u32,
+    },
+    /// Send the packet through this interface once the neighbour's MAC
+    /// address is known.
+    Resolve {
+        /// Interface.
+        ifindex: u32,
+        /// Family of `next`.
+        family: Family,
+        /// The neighbour.
+        next: Addr,
+    },
+}
+
+macro_rules! reasons {
+    ($($(#[doc = $doc:literal])+ $name:ident = $label:literal,)+) => {
+        /// Why a packet was passed or dropped: one counter each.
+        #[derive(Clone, Copy, Debug, PartialEq, Eq)]
+        #[repr(u32)]
+        pub enum Reason {
+            $($(#[doc = $doc])+ $name,)+
+        }
+
+        impl Reason {
+            /// Every reason, in the order of their counters.
+            pub const ALL: &[Self] = &[$(Self::$name,)+];
+
+            /// The name of its counter.
+            pub const fn label(self) -> &'static str {
+                match self { $(Self::$name => $label,)+ }
+            }
+        }
+    };
+}
+
+reasons! {
+    /// Passed: neither IPv4 nor IPv6.
+    NotIp = "not_ip",
+    /// Passed: no service and no connection of ours.
+    NoService = "no_service",
+    /// Passed: a protocol that is not balanced.
+    OtherProtocol = "other_protocol",
+    /// Passed: a header is cut short or contradicts itself; the host counts and drops it.
+    Malformed = "malformed",
+    /// Passed: a fragment.
+    Fragment = "fragment",
+    /// Passed: to a broadcast, multicast or foreign MAC address.
+    OtherHost = "other_host",
+    /// Passed: of no connection, and not one that starts a connection.
+    NotStarting = "not_starting",
+    /// Passed: the destination is the host itself.
+    Local = "local",
+    /// Passed: reply of a connection whose replies are not translated.
+    DirectReply = "direct_reply",
+    /// Passed: the neighbour's MAC address is not known, the next hook resolves it.
+    Unresolved = "unresolved",
+    /// Passed: tagged, and the next hop is on another interface.
+    Tagged = "tagged",
+    /// Dropped: the transport header is cut short.
+    ShortTransport = "short_transport",
+    /// Dropped: the connection's destination was deleted.
+    DestGone = "dest_gone",
+    /// Dropped: no destination, and no error could be sent for it.
+    NoDestination = "no_destination",
+    /// Dropped: no route to the destination.
+    NoRoute = "no_route",
+    /// Dropped: longer than the path, and may not or cannot be cut.
+    TooLong = "too_long",
+    /// Dropped: the connection table is full.
+    TableFull = "table_full",
+    /// Dropped: the frame could not be changed as needed.
+    Unwritable = "unwritable",
+    /// Dropped: a forwarding method that is not supported here.
+    Unsupported = "unsupported",
+    /// Answered: an error was sent to the client: no destination.
+    SentUnreachable = "sent_unreachable",
+    /// Answered: an error was sent: time to live exceeded.
+    SentTimeExceeded = "sent_time_exceeded",
+    /// Answered: an error was sent: too long for the path.
+    SentTooBig = "sent_too_big",
+    /// Forwarded to a destination.
+    Forwarded = "forwarded",
+    /// A translated reply.
+    Replied = "replied",
+}

@@ -1,0 +1,340 @@
+//! Tables in this process's memory: those of the user-space plane and of
+//! tests.
+
+use std::cell::{Cell, RefCell};
+use std::collections::HashMap;
+use std::convert::Infallible;
+
+use ipvs_core::addr::{Addr, Family};
+use ipvs_core::conn::{Conn, ConnFlags, ConnId, Found, Tuple};
+use ipvs_core::dest::{Dest, DestId, Load};
+use ipvs_core::expiry;
+use ipvs_core::hop::{CachedHop, Route, RouteQuery};
+use ipvs_core::service::{Service, ServiceKey};
+use ipvs_core::settings::Settings;
+use ipvs_core::stats::{Counters, LiveCounters};
+use ipvs_core::tables::{Linked, Tables};
+use ipvs_core::time::Instant;
+use ipvs_core::verdict::Reason;
+use zerocopy::FromZeros;
+
+use crate::store::{Account, Limits, LoadValues, Owner, Store};
+
+/// What the tables ask of the host they are on.
+pub trait Host {
+    /// The way to an address.
+    fn route(&self, query: &RouteQuery) -> Route;
+    /// The host's own address towards `addr`.
+    fn source_towards(&self, family: Family, addr: Addr) -> Addr;
+    /// Now, on the plane's clock.
+    fn now(&self) -> Instant;
+}
+
+/// What belongs to one destination.
+#[derive(Debug, Default)]
+struct DestSlot {
+    dest: Option<Dest>,
+    load: Load,
+    counters: LiveCounters,
+    hop: CachedHop,
+    account: Account,
+}
+
+/// What belongs to one service besides its record.
+#[derive(Debug, Default)]
+struct ServiceSlot {
+    word: Cell<u64>,
+    account: Account,
+}
+
+/// The tables, on a host that answers for routes and time.
+#[derive(Debug)]
+pub struct MemoryTables<H> {
+    /// The host.
+    pub host: H,
+    limits: Limits,
+    settings: Settings,
+    services: HashMap<ServiceKey, Service>,
+    service_slots: Vec<ServiceSlot>,
+    members: Vec<DestId>,
+    dests: Vec<DestSlot>,
+    index: RefCell<HashMap<Tuple, Found>>,
+    conns: Box<[Conn]>,
+    fresh: Cell<ConnId>,
+    free: RefCell<Vec<ConnId>>,
+    reasons: Vec<Cell<u64>>,
+}
+
+impl<H> MemoryTables<H> {
+    /// Empty tables.
+    ///
+    /// # Errors
+    ///
+    /// There is no memory for `limits.conns` connections.
+    pub fn new(host: H, limits: Limits) -> Result<Self, zerocopy::error::AllocError> {
+        Ok(Self {
+            host,
+            limits,
+            settings: Settings::DEFAULT,
+            services: HashMap::new(),
+            service_slots: Vec::new(),
+            members: Vec::new(),
+            dests: Vec::new(),
+            index: RefCell::default(),
+            conns: <[Conn]>::new_box_zeroed_with_elems(limits.conns as usize)?,
+            fresh: Cell::new(0),
+            free: RefCell::default(),
+            reasons: Reason::ALL.iter().map(|_| Cell::new(0)).collect(),
+        })
+    }
+
+    /// Packets counted under `reason`.
+    pub fn counted(&self, reason: Reason) -> u64 {
+        self.reasons.get(reason as usize).map_or(0, Cell::get)
+    }
+
+    fn slot(&mut self, id: DestId) -> &mut DestSlot {
+        grown(&mut self.dests, id)
+    }
+}
+
+/// The element at `place` of a table that grows as it is written.
+fn grown<T: Default>(table: &mut Vec<T>, place: u32) -> &mut T {
+    let place = place as usize;
+    if table.len() <= place {
+        table.resize_with(place + 1, T::default);
+    }
+    #[expect(clippy::indexing_slicing, reason = "the table was just grown")]
+    &mut table[place]
+}
+
+impl<H: Host> Tables for MemoryTables<H> {
+    const RESOLVES: bool = true;
+
+    fn settings(&self) -> &Settings {
+        &self.settings
+    }
+
+    fn service(&self, key: &ServiceKey) -> Option<&Service> {
+        self.services.get(key)
+    }
+
+    fn scheduler_word(&self, service: u32) -> Option<&Cell<u64>> {
+        self.service_slots.get(service as usize).map(|slot| &slot.word)
+    }
+
+    fn member(&self, place: u32) -> Option<DestId> {
+        self.members.get(place as usize).copied()
+    }
+
+    fn dest(&self, id: DestId) -> Option<&Dest> {
+        self.dests.get(id as usize)?.dest.as_ref()
+    }
+
+    fn load(&self, id: DestId) -> Option<&Load> {
+        self.dests.get(id as usize).map(|slot| &slot.load)
+    }
+
+    fn counters(&self, id: DestId) -> Option<&LiveCounters> {
+        self.dests.get(id as usize).map(|slot| &slot.counters)
+    }
+
+    fn dest_hop(&self, id: DestId) -> Option<&CachedHop> {
+        self.dests.get(id as usize).map(|slot| &slot.hop)
+    }
+
+    fn route(&self, query: &RouteQuery) -> Route {
+        self.host.route(query)
+    }
+
+    fn find(&self, tuple: &Tuple) -> Option<Found> {
+        self.index.borrow().get(tuple).copied()
+    }
+
+    fn link(&self, tuple: &Tuple, to: Found) -> Linked {
+        let mut index = self.index.borrow_mut();
+        match index.get(tuple) {
+            Some(found) => Linked::Taken(*found),
+            None => {
+                index.insert(*tuple, to);
+                Linked::New
+            }
+        }
+    }
+
+    fn relink(&self, tuple: &Tuple, to: Found) -> bool {
+        self.index.borrow_mut().insert(*tuple, to);
+        true
+    }
+
+    fn unlink(&self, tuple: &Tuple) {
+        self.index.borrow_mut().remove(tuple);
+    }
+
+    fn conn(&self, id: ConnId) -> Option<&Conn> {
+        self.conns.get(id as usize)
+    }
+
+    fn allocate(&self) -> Option<ConnId> {
+        if let Some(id) = self.free.borrow_mut().pop() {
+            return Some(id);
+        }
+        let id = self.fresh.get();
+        (id < self.limits.conns).then(|| {
+            self.fresh.set(id + 1);
+            id
+        })
+    }
+
+    fn release(&self, id: ConnId) {
+        self.free.borrow_mut().push(id);
+    }
+
+    fn add(&self, cell: &Cell<u32>, delta: u32) -> u32 {
+        let value = cell.get().wrapping_add(delta);
+        cell.set(value);
+        value
+    }
+
+    fn replace(&self, cell: &Cell<u32>, old: u32, new: u32) -> bool {
+        let same = cell.get() == old;
+        if same {
+            cell.set(new);
+        }
+        same
+    }
+
+    fn replace64(&self, cell: &Cell<u64>, old: u64, new: u64) -> bool {
+        let same = cell.get() == old;
+        if same {
+            cell.set(new);
+        }
+        same
+    }
+
+    fn repeat<F: FnMut(u32) -> bool>(&self, count: u32, mut step: F) {
+        for turn in 0..count {
+            if !step(turn) {
+                break;
+            }
+        }
+    }
+
+    fn count(&self, reason: Reason) {
+        if let Some(count) = self.reasons.get(reason as usize) {
+            count.set(count.get() + 1);
+        }
+    }
+}
+
+impl<H: Host> Store for MemoryTables<H> {
+    type Error = Infallible;
+
+    fn limits(&self) -> Limits {
+        self.limits
+    }
+
+    fn now(&mut self) -> Instant {
+        self.host.now()
+    }
+
+    fn put_settings(&mut self, settings: &Settings) -> Result<(), Infallible> {
+        self.settings = *settings;
+        Ok(())
+    }
+
+    fn put_service(&mut self, service: &Service) -> Result<(), Infallible> {
+        grown(&mut self.service_slots, service.id);
+        self.services.insert(service.key, *service);
+        Ok(())
+    }
+
+    fn remove_service(&mut self, key: &ServiceKey) -> Result<(), Infallible> {
+        self.services.remove(key);
+        Ok(())
+    }
+
+    fn put_member(&mut self, place: u32, dest: DestId) -> Result<(), Infallible> {
+        *grown(&mut self.members, place) = dest;
+        Ok(())
+    }
+
+    fn put_dest(&mut self, id: DestId, dest: &Dest) -> Result<(), Infallible> {
+        self.slot(id).dest = Some(*dest);
+        Ok(())
+    }
+
+    fn load_values(&mut self, id: DestId) -> LoadValues {
+        let load = &self.slot(id).load;
+        LoadValues {
+            active: load.active.get(),
+            inactive: load.inactive.get(),
+            persistent: load.persistent.get(),
+            overloaded: load.overloaded.get(),
+        }
+    }
+
+    fn reset_load(&mut self, id: DestId) -> Result<(), Infallible> {
+        self.slot(id).load = Load::default();
+        Ok(())
+    }
+
+    fn set_overloaded(&mut self, id: DestId, overloaded: bool) -> Result<(), Infallible> {
+        self.slot(id).load.overloaded.set(u32::from(overloaded));
+        Ok(())
+    }
+
+    fn counter_values(&mut self, id: DestId) -> Counters {
+        self.slot(id).counters.read()
+    }
+
+    fn reset_counters(&mut self, id: DestId) -> Result<(), Infallible> {
+        self.slot(id).counters = LiveCounters::default();
+        self.forget_hop(id)
+    }
+
+    fn forget_hop(&mut self, id: DestId) -> Result<(), Infallible> {
+        self.slot(id).hop.clear();
+        Ok(())
+    }
+
+    fn scheduler_memory(&mut self, service: u32) -> u64 {
+        grown(&mut self.service_slots, service).word.get()
+    }
+
+    fn put_scheduler_memory(&mut self, service: u32, word: u64) -> Result<(), Infallible> {
+        grown(&mut self.service_slots, service).word.set(word);
+        Ok(())
+    }
+
+    fn account(&mut self, owner: Owner) -> Account {
+        match owner {
+            Owner::Service(id) => grown(&mut self.service_slots, id).account,
+            Owner::Dest(id) => self.slot(id).account,
+        }
+    }
+
+    fn put_account(&mut self, owner: Owner, account: &Account) -> Result<(), Infallible> {
+        match owner {
+            Owner::Service(id) => grown(&mut self.service_slots, id).account = *account,
+            Owner::Dest(id) => self.slot(id).account = *account,
+        }
+        Ok(())
+    }
+
+    fn each_conn(&mut self, each: &mut dyn FnMut(ConnId, &Conn)) {
+        for (id, conn) in (0..self.fresh.get()).zip(self.conns.iter()) {
+            if conn.has(ConnFlags::HASHED) {
+                each(id, conn);
+            }
+        }
+    }
+
+    fn sweep(&mut self) {
+        expiry::sweep(self, 0, self.fresh.get(), self.host.now());
+    }
+
+    fn source_towards(&mut self, family: Family, addr: Addr) -> Addr {
+        self.host.source_towards(family, addr)
+    }
+}

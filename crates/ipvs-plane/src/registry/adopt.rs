@@ -1,0 +1,81 @@
+//! Taking over tables that an earlier daemon filled.
+
+use std::collections::HashMap;
+
+use ipvs_core::dest::{Dest, DestId};
+use ipvs_core::service::Service;
+use ipvs_core::settings::Settings;
+
+use super::ids::{Ids, Runs};
+use super::trash::Trash;
+use super::{Entry, Registry, Run};
+use crate::store::Store;
+
+/// What was found in the tables.
+#[derive(Debug, Default)]
+pub struct Found {
+    /// Settings.
+    pub settings: Settings,
+    /// Services, each with its destinations, oldest first.
+    pub services: Vec<(Service, Vec<DestId>)>,
+    /// Every destination that is listed, or that a connection points at.
+    pub dests: HashMap<DestId, Dest>,
+}
+
+impl<S: Store> Registry<S> {
+    /// A registry over tables that hold `found`.
+    pub fn adopt(mut store: S, found: Found) -> Self {
+        let limits = store.limits();
+        let mut service_ids = Ids::new(limits.services);
+        let mut dest_ids = Ids::new(limits.dests);
+        let mut runs = Runs::new(limits.members);
+        let used: Vec<u32> = found.services.iter().map(|(service, _)| service.id).collect();
+        service_ids.adopt(&used);
+        let used: Vec<u32> = found.dests.keys().copied().collect();
+        dest_ids.adopt(&used);
+        let used: Vec<Run> = found
+            .services
+            .iter()
+            .map(|(service, _)| Run { first: service.first, len: service.len })
+            .collect();
+        runs.adopt(&used);
+        let now = store.now();
+        let mut trash = Trash::default();
+        let mut services = HashMap::new();
+        let mut serial = 0;
+        for (service, dests) in found.services {
+            serial += 1;
+            let run = Run { first: service.first, len: service.len };
+            let gone = found
+                .dests
+                .iter()
+                .filter(|(_, dest)| dest.service == service.id && !dest.is_available());
+            for (id, dest) in gone {
+                trash.put(*id, dest.key, service.key, serial, now);
+            }
+            services.insert(
+                service.key,
+                Entry {
+                    key: service.key,
+                    spec: service.spec,
+                    kind: service.kind(),
+                    id: service.id,
+                    serial,
+                    run,
+                    dests,
+                },
+            );
+        }
+        Self {
+            store,
+            settings: found.settings,
+            services,
+            dests: found.dests,
+            trash,
+            service_ids,
+            dest_ids,
+            runs,
+            serial,
+        }
+    }
+}

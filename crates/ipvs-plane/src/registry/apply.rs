@@ -1,0 +1,502 @@
+//! Applying a list of commands: first in a draft, where everything may still
+//! be refused, then in the tables.
+
+use std::collections::HashMap;
+
+use ipvs_core::command::{Command, CommandError, TimeoutEdit};
+use ipvs_core::conn::{ConnFlags, ConnId};
+use ipvs_core::dest::{Dest, DestId, DestKey, DestSpec};
+use ipvs_core::proto::tcp;
+use ipvs_core::sched;
+use ipvs_core::service::{SchedulerKind, ServiceKey, ServiceSpec};
+use ipvs_core::settings::Settings;
+use ipvs_core::snapshot::Refused;
+
+use super::trash::Trashed;
+use super::{Entry, Registry, Run, check};
+use crate::store::{Account, Owner, Store};
+
+/// What an edit does to the memory of a service's scheduler.
+#[derive(Clone, Copy, Debug)]
+enum MemoryEdit {
+    /// It is bound anew.
+    Reset,
+    /// A destination was added or edited.
+    Changed,
+    /// The destination at this place, from the oldest, left a list of this length.
+    Removed(u32, u32),
+}
+
+/// Edits that are checked, but not yet in the tables.
+#[derive(Debug)]
+struct Draft {
+    /// Touched services; `None` for a deleted one.
+    services: HashMap<ServiceKey, Option<Entry>>,
+    /// Added and edited destinations.
+    dests: HashMap<DestId, Dest>,
+    /// Destinations to be cleared before they are listed.
+    reset: Vec<(DestId, Reset)>,
+    /// Destinations that left their service.
+    deleted: Vec<(DestId, ServiceKey, u64)>,
+    memory: Vec<(ServiceKey, MemoryEdit)>,
+    zero: Vec<Option<ServiceKey>>,
+    settings: Settings,
+    taken_services: Vec<u32>,
+    taken_dests: Vec<u32>,
+    taken_back: Vec<Trashed>,
+}
+
+/// What of a destination's past is forgotten when it is listed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Reset {
+    /// A new destination: everything.
+    All,
+    /// Back from the trash of another service object: the statistics.
+    Statistics,
+    /// Back from the trash: its count is no longer in the service's base.
+    Returned,
+}
+
+impl<S: Store> Registry<S> {
+    /// Applies `commands` in order, all or none.
+    pub fn apply(&mut self, commands: &[Command]) -> Result<(), Refused> {
+        let mut draft = Draft {
+            services: HashMap::new(),
+            dests: HashMap::new(),
+            reset: Vec::new(),
+            deleted: Vec::new(),
+            memory: Vec::new(),
+            zero: Vec::new(),
+            settings: self.settings,
+            taken_services: Vec::new(),
+            taken_dests: Vec::new(),
+            taken_back: Vec::new(),
+        };
+        for (position, command) in commands.iter().enumerate() {
+            if let Err(error) = self.stage(&mut draft, command) {
+                self.abandon(draft);
+                return Err(Refused { position, error });
+            }
+        }
+        let position = commands.len().saturating_sub(1);
+        self.commit(draft).map_err(|error| Refused { position, error })
+    }
+
+    fn abandon(&mut self, draft: Draft) {
+        draft.taken_services.into_iter().for_each(|id| self.service_ids.untake(id));
+        draft.taken_dests.into_iter().for_each(|id| self.dest_ids.untake(id));
+        draft.taken_back.into_iter().for_each(|trashed| self.trash.untake(trashed));
+    }
+
+    fn stage(&mut self, draft: &mut Draft, command: &Command) -> Result<(), CommandError> {
+        match command {
+            Command::AddService(key, spec) => self.add_service(draft, key, spec),
+            Command::EditService(key, spec) => self.edit_service(draft, key, spec),
+            Command::DeleteService(key) => self.delete_service(draft, key),
+            Command::AddDest(service, key, spec) => self.add_dest(draft, service, key, spec),
+            Command::EditDest(service, key, spec) => self.edit_dest(draft, service, key, spec),
+            Command::DeleteDest(service, key) => self.delete_dest(draft, service, key),
+            Command::Zero(None) => {
+                draft.zero.push(None);
+                Ok(())
+            }
+            Command::Zero(Some(key)) => {
+                self.entry(draft, key)?;
+                draft.zero.push(Some(*key));
+                Ok(())
+            }
+            Command::Flush => {
+                let keys: Vec<_> = self.services.keys().copied().collect();
+                for key in
+                    keys.into_iter().chain(draft.services.keys().copied().collect::<Vec<_>>())
+                {
+                    if self.entry(draft, &key).is_ok() {
+                        self.delete_service(draft, &key)?;
+                    }
+                }
+                Ok(())
+            }
+            Command::SetTimeouts(edit) => set_timeouts(&mut draft.settings, edit),
+        }
+    }
+
+    /// The service as the draft has it.
+    fn entry(&self, draft: &Draft, key: &ServiceKey) -> Result<Entry, CommandError> {
+        match draft.services.get(key) {
+            Some(touched) => touched.clone(),
+            None => self.services.get(key).cloned(),
+        }
+        .ok_or(CommandError::NoSuchService)
+    }
+
+    fn add_service(
+        &mut self,
+        draft: &mut Draft,
+        key: &ServiceKey,
+        spec: &ServiceSpec,
+    ) -> Result<(), CommandError> {
+        if self.entry(draft, key).is_ok() {
+            return Err(CommandError::ServiceExists);
+        }
+        let kind = check::service(key, spec)?;
+        let id = self
+            .service_ids
+            .take()
+            .ok_or(CommandError::Full { what: "services", limit: self.service_ids.limit() })?;
+        draft.taken_services.push(id);
+        self.serial += 1;
+        let entry = Entry {
+            key: *key,
+            spec: *spec,
+            kind,
+            id,
+            serial: self.serial,
+            run: Run::default(),
+            dests: Vec::new(),
+        };
+        draft.services.insert(*key, Some(entry));
+        draft.memory.push((*key, MemoryEdit::Reset));
+        Ok(())
+    }
+
+    fn edit_service(
+        &mut self,
+        draft: &mut Draft,
+        key: &ServiceKey,
+        spec: &ServiceSpec,
+    ) -> Result<(), CommandError> {
+        let mut entry = self.entry(draft, key)?;
+        let kind = check::service(key, spec)?;
+        if kind != entry.kind {
+            draft.memory.push((*key, MemoryEdit::Reset));
+        }
+        entry.kind = kind;
+        entry.spec = *spec;
+        draft.services.insert(*key, Some(entry));
+        Ok(())
+    }
+
+    fn delete_service(&mut self, draft: &mut Draft, key: &ServiceKey) -> Result<(), CommandError> {
+        let entry = self.entry(draft, key)?;
+        draft.deleted.extend(entry.dests.iter().map(|id| (*id, *key, entry.serial)));
+        draft.services.insert(*key, None);
+        Ok(())
+    }
+
+    fn dest_in(&self, draft: &Draft, id: DestId) -> Option<Dest> {
+        draft.dests.get(&id).or_else(|| self.dests.get(&id)).copied()
+    }
+
+    fn position(&self, draft: &Draft, entry: &Entry, key: &DestKey) -> Option<usize> {
+        entry.dests.iter().position(|id| self.dest_in(draft, *id).is_some_and(|d| d.key == *key))
+    }
+
+    fn add_dest(
+        &mut self,
+        draft: &mut Draft,
+        service: &ServiceKey,
+        key: &DestKey,
+        spec: &DestSpec,
+    ) -> Result<(), CommandError> {
+        let mut entry = self.entry(draft, service)?;
+        check::dest(service, key, spec)?;
+        check::address(key.family(), key.addr)?;
+        if self.position(draft, &entry, key).is_some() {
+            return Err(CommandError::DestExists);
+        }
+        let id = if let Some(trashed) = self.trash.take(service, key) {
+            draft.taken_back.push(trashed);
+            let same = trashed.serial == entry.serial;
+            draft.reset.push((trashed.id, if same { Reset::Returned } else { Reset::Statistics }));
+            trashed.id
+        } else {
+            let limit = self.dest_ids.limit();
+            let full = CommandError::Full { what: "destinations", limit };
+            let id = self.dest_ids.take().ok_or(full)?;
+            draft.taken_dests.push(id);
+            draft.reset.push((id, Reset::All));
+            id
+        };
+        let tunnel_source = self.store.source_towards(key.family(), key.addr);
+        let dest = Dest {
+            key: *key,
+            spec: *spec,
+            service: entry.id,
+            flags: Dest::AVAILABLE,
+            tunnel_source,
+        };
+        draft.dests.insert(id, dest);
+        entry.dests.push(id);
+        draft.services.insert(*service, Some(entry));
+        draft.memory.push((*service, MemoryEdit::Changed));
+        Ok(())
+    }
+
+    fn edit_dest(
+        &mut self,
+        draft: &mut Draft,
+        service: &ServiceKey,
+        key: &DestKey,
+        spec: &DestSpec,
+    ) -> Result<(), CommandError> {
+        let entry = self.entry(draft, service)?;
+        check::dest(service, key, spec)?;
+        let id = self
+            .position(draft, &entry, key)
+            .and_then(|position| entry.dests.get(position).copied())
+            .ok_or(CommandError::NoSuchDest)?;
+        let mut dest = self.dest_in(draft, id).ok_or(CommandError::NoSuchDest)?;
+        dest.spec = *spec;
+        dest.tunnel_source = self.store.source_towards(key.family(), key.addr);
+        draft.dests.insert(id, dest);
+        draft.services.insert(*service, Some(entry));
+        draft.memory.push((*service, MemoryEdit::Changed));
+        Ok(())
+    }
+
+    fn delete_dest(
+        &mut self,
+        draft: &mut Draft,
+        service: &ServiceKey,
+        key: &DestKey,
+    ) -> Result<(), CommandError> {
+        let mut entry = self.entry(draft, service)?;
+        let position = self.position(draft, &entry, key).ok_or(CommandError::NoSuchDest)?;
+        let len = entry.dests.len();
+        let id = entry.dests.remove(position);
+        draft.deleted.push((id, *service, entry.serial));
+        #[expect(clippy::cast_possible_truncation, reason = "a list is shorter than 2^32")]
+        draft.memory.push((*service, MemoryEdit::Removed(position as u32, len as u32)));
+        draft.services.insert(*service, Some(entry));
+        Ok(())
+    }
+
+    /// Writes the draft: first what no packet looks at yet, then the services,
+    /// which make it visible one by one, then what became unused.
+    fn commit(&mut self, mut draft: Draft) -> Result<(), CommandError> {
+        let runs = match self.take_runs(&mut draft) {
+            Ok(runs) => runs,
+            Err(error) => {
+                self.abandon(draft);
+                return Err(error);
+            }
+        };
+        self.write(&draft, &runs).map_err(|error| {
+            tracing::error!(%error, "a table could not be written");
+            CommandError::Plane
+        })?;
+        let now = self.store.now();
+        for (id, service, serial) in &draft.deleted {
+            if let Some(dest) = self.dests.get_mut(id) {
+                dest.flags = 0;
+                self.trash.put(*id, dest.key, *service, *serial, now);
+            }
+        }
+        for (key, touched) in draft.services {
+            let before = match touched {
+                Some(entry) => self.services.insert(key, entry),
+                None => self.services.remove(&key).inspect(|gone| self.service_ids.retire(gone.id)),
+            };
+            if let Some(before) = before
+                && runs.contains(&key)
+            {
+                self.runs.retire(before.run);
+            }
+        }
+        self.settings = draft.settings;
+        Ok(())
+    }
+
+    /// Gives every touched list a run of its own; returns whose lists changed.
+    fn take_runs(&mut self, draft: &mut Draft) -> Result<Vec<ServiceKey>, CommandError> {
+        let mut changed = Vec::new();
+        let mut taken = Vec::new();
+        for (key, touched) in &mut draft.services {
+            let before = self.services.get(key).map(|entry| &entry.dests);
+            let after = touched.as_ref().map(|entry| &entry.dests);
+            if before == after {
+                continue;
+            }
+            changed.push(*key);
+            let Some(entry) = touched else { continue };
+            #[expect(clippy::cast_possible_truncation, reason = "a list is shorter than 2^32")]
+            let Some(run) = self.runs.take(entry.dests.len() as u32) else {
+                taken.into_iter().for_each(|run| self.runs.retire(run));
+                let limit = self.runs.limit();
+                return Err(CommandError::Full { what: "places in destination lists", limit });
+            };
+            taken.push(run);
+            entry.run = run;
+        }
+        Ok(changed)
+    }
+
+    fn write(&mut self, draft: &Draft, runs: &[ServiceKey]) -> Result<(), S::Error> {
+        for (id, reset) in &draft.reset {
+            self.write_reset(*id, *reset, draft)?;
+        }
+        for (id, dest) in &draft.dests {
+            self.store.put_dest(*id, dest)?;
+            self.store.forget_hop(*id)?;
+            self.refresh_overload(*id, dest)?;
+            self.dests.insert(*id, *dest);
+        }
+        for (key, touched) in &draft.services {
+            let Some(entry) = touched else { continue };
+            if runs.contains(key) {
+                for (place, id) in (entry.run.first..).zip(&entry.dests) {
+                    self.store.put_member(place, *id)?;
+                }
+            }
+            if self.services.get(key).is_none_or(|before| before.serial != entry.serial) {
+                self.store.put_account(Owner::Service(entry.id), &Account::default())?;
+            }
+        }
+        let count = self.services.len() + draft.services.len();
+        let mut settings = draft.settings;
+        settings.services = u32::try_from(count).unwrap_or(u32::MAX);
+        self.store.put_settings(&settings)?;
+        for (key, touched) in &draft.services {
+            match touched {
+                Some(entry) => self.store.put_service(&entry.record(&self.dests))?,
+                None => self.store.remove_service(key)?,
+            }
+        }
+        for (key, edit) in &draft.memory {
+            if let Some(Some(entry)) = draft.services.get(key) {
+                self.write_memory(entry, *edit)?;
+            }
+        }
+        self.retire_dests(draft)?;
+        for zero in &draft.zero {
+            self.write_zero(*zero, draft)?;
+        }
+        self.write_service_count(draft)
+    }
+
+    fn write_service_count(&mut self, draft: &Draft) -> Result<(), S::Error> {
+        let added = draft.services.iter().filter(|(_, touched)| touched.is_some()).count();
+        let kept = self.services.keys().filter(|key| !draft.services.contains_key(*key)).count();
+        let mut settings = draft.settings;
+        settings.services = u32::try_from(added + kept).unwrap_or(u32::MAX);
+        self.settings.services = settings.services;
+        self.store.put_settings(&settings)
+    }
+
+    fn write_reset(&mut self, id: DestId, reset: Reset, draft: &Draft) -> Result<(), S::Error> {
+        match reset {
+            Reset::All => self.store.reset_load(id)?,
+            Reset::Statistics => {}
+            Reset::Returned => {
+                let counted = self.store.counter_values(id);
+                let service = draft.dests.get(&id).map_or(0, |dest| dest.service);
+                let mut account = self.store.account(Owner::Service(service));
+                account.base = account.base.since(counted);
+                return self.store.put_account(Owner::Service(service), &account);
+            }
+        }
+        self.store.reset_counters(id)?;
+        self.store.put_account(Owner::Dest(id), &Account::default())
+    }
+
+    /// The overload mark by the new thresholds and the present load.
+    fn refresh_overload(&mut self, id: DestId, dest: &Dest) -> Result<(), S::Error> {
+        let load = self.store.load_values(id);
+        let total = u64::from(load.active) + u64::from(load.inactive);
+        let overloaded = if dest.spec.upper != 0 && total >= u64::from(dest.spec.upper) {
+            true
+        } else if ipvs_core::expiry::is_relieved(dest, total) {
+            false
+        } else {
+            return Ok(());
+        };
+        self.store.set_overloaded(id, overloaded)
+    }
+
+    fn write_memory(&mut self, entry: &Entry, edit: MemoryEdit) -> Result<(), S::Error> {
+        let word = match edit {
+            MemoryEdit::Reset => 0,
+            MemoryEdit::Changed | MemoryEdit::Removed(..) => self.store.scheduler_memory(entry.id),
+        };
+        let record = entry.record(&self.dests);
+        let word = match (entry.kind, edit) {
+            (SchedulerKind::WeightedRoundRobin, _) => {
+                sched::wrr_recomputed(word, record.weight_gcd, record.weight_top)
+            }
+            (_, MemoryEdit::Removed(place, len)) => sched::memory::after_removal(word, place, len),
+            _ => word,
+        };
+        self.store.put_scheduler_memory(entry.id, word)
+    }
+
+    /// Marks deleted destinations, moves what they counted into their
+    /// service's base and lets the sweep end their connections if it shall.
+    fn retire_dests(&mut self, draft: &Draft) -> Result<(), S::Error> {
+        for (id, _, _) in &draft.deleted {
+            let Some(mut dest) = self.dests.get(id).copied() else { continue };
+            dest.flags = 0;
+            self.store.put_dest(*id, &dest)?;
+            let counted = self.store.counter_values(*id);
+            let mut account = self.store.account(Owner::Service(dest.service));
+            account.base = account.base.plus(counted);
+            self.store.put_account(Owner::Service(dest.service), &account)?;
+        }
+        if draft.settings.expire_nodest_conn != 0 && !draft.deleted.is_empty() {
+            let gone: Vec<DestId> = draft.deleted.iter().map(|(id, _, _)| *id).collect();
+            self.end_connections_of(&gone);
+        }
+        Ok(())
+    }
+
+    /// Ends the connections of deleted destinations now (`expire_nodest_conn`).
+    fn end_connections_of(&mut self, gone: &[DestId]) {
+        self.store.each_conn(&mut |_: ConnId, conn| {
+            if gone.contains(&conn.dest.get()) && !conn.has(ConnFlags::TEMPLATE) {
+                conn.expires.set(0);
+            }
+        });
+        self.store.sweep();
+    }
+
+    fn write_zero(&mut self, which: Option<ServiceKey>, draft: &Draft) -> Result<(), S::Error> {
+        let entries: Vec<Entry> = match which {
+            Some(key) => self.entry(draft, &key).into_iter().collect(),
+            None => self
+                .services
+                .keys()
+                .chain(draft.services.keys())
+                .filter_map(|key| self.entry(draft, key).ok())
+                .collect(),
+        };
+        for entry in entries {
+            let mut total = self.store.account(Owner::Service(entry.id));
+            total.zero = total.base;
+            for id in &entry.dests {
+                let counted = self.store.counter_values(*id);
+                total.zero = total.zero.plus(counted);
+                let mut account = self.store.account(Owner::Dest(*id));
+                account.zero = counted;
+                self.store.put_account(Owner::Dest(*id), &account)?;
+            }
+            self.store.put_account(Owner::Service(entry.id), &total)?;
+        }
+        Ok(())
+    }
+}
+
+fn set_timeouts(settings: &mut Settings, edit: &TimeoutEdit) -> Result<(), CommandError> {
+    let millis = |seconds: u32| seconds.checked_mul(1000).ok_or(CommandError::Invalid);
+    for (state, seconds) in [(tcp::ESTABLISHED, edit.tcp), (tcp::FIN_WAIT, edit.tcp_fin)] {
+        let value = millis(seconds)?;
+        if value != 0
+            && let Some(timeout) = settings.tcp_timeouts.get_mut(usize::from(state))
+        {
+            *timeout = value;
+        }
+    }
+    let udp = millis(edit.udp)?;
+    if udp != 0 {
+        settings.udp_timeout = udp;
+    }
+    Ok(())
+}

@@ -1,0 +1,162 @@
+//! The configuration: what runs, as the control side knows it, and the only
+//! code that decides what a command does.
+//!
+//! The registry mirrors what stands in the tables, so it can be rebuilt from
+//! them: the daemon may die and come back while packets flow.
+
+pub mod adopt;
+mod apply;
+mod check;
+mod ids;
+mod status;
+mod trash;
+
+use std::collections::HashMap;
+
+use ipvs_core::dest::{Dest, DestId};
+use ipvs_core::service::{SchedulerKind, Service, ServiceKey, ServiceSpec};
+use ipvs_core::settings::Settings;
+
+use crate::store::Store;
+use ids::{Ids, Runs};
+use trash::Trash;
+
+/// The places of a service's destinations in the member lists.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+struct Run {
+    first: u32,
+    len: u32,
+}
+
+/// A service and its destinations, oldest first.
+#[derive(Clone, Debug)]
+struct Entry {
+    key: ServiceKey,
+    spec: ServiceSpec,
+    kind: SchedulerKind,
+    id: u32,
+    /// Tells this service from an earlier one with the same key.
+    serial: u64,
+    run: Run,
+    dests: Vec<DestId>,
+}
+
+impl Entry {
+    fn record(&self, dests: &HashMap<DestId, Dest>) -> Service {
+        let weights = || self.dests.iter().filter_map(|id| dests.get(id)).map(|d| d.spec.weight);
+        let (gcd, top) = wrr_levels(weights());
+        Service {
+            key: self.key,
+            spec: self.spec,
+            id: self.id,
+            scheduler: self.kind as u32,
+            first: self.run.first,
+            len: self.run.len,
+            weight_gcd: gcd,
+            weight_top: top,
+            reserved: 0,
+        }
+    }
+}
+
+/// The greatest common divisor of the positive weights (1 if there is none),
+/// and the level at which weighted round robin starts (0 if there is none).
+fn wrr_levels(weights: impl Iterator<Item = i32>) -> (u32, u32) {
+    let mut gcd = 0;
+    let mut largest = 0;
+    for weight in weights.filter(|weight| *weight > 0).map(i32::unsigned_abs) {
+        largest = largest.max(weight);
+        let (mut a, mut b) = (gcd, weight);
+        while b != 0 {
+            (a, b) = (b, a % b);
+        }
+        gcd = a;
+    }
+    let gcd = gcd.max(1);
+    (gcd, if largest == 0 { 0 } else { largest - (gcd - 1) })
+}
+
+/// The configuration of one plane.
+#[derive(Debug)]
+pub struct Registry<S> {
+    store: S,
+    settings: Settings,
+    services: HashMap<ServiceKey, Entry>,
+    /// Every destination, those in the trash included.
+    dests: HashMap<DestId, Dest>,
+    trash: Trash,
+    service_ids: Ids,
+    dest_ids: Ids,
+    runs: Runs,
+    serial: u64,
+}
+
+impl<S: Store> Registry<S> {
+    /// A registry over tables that hold nothing yet.
+    pub fn new(store: S) -> Result<Self, S::Error> {
+        let limits = store.limits();
+        let mut registry = Self {
+            store,
+            settings: Settings::DEFAULT,
+            services: HashMap::new(),
+            dests: HashMap::new(),
+            trash: Trash::default(),
+            service_ids: Ids::new(limits.services),
+            dest_ids: Ids::new(limits.dests),
+            runs: Runs::new(limits.members),
+            serial: 0,
+        };
+        registry.store.put_settings(&registry.settings)?;
+        Ok(registry)
+    }
+
+    /// The tables.
+    pub fn store(&self) -> &S {
+        &self.store
+    }
+
+    /// The tables, to be driven by their plane.
+    pub fn store_mut(&mut self) -> &mut S {
+        &mut self.store
+    }
+
+    /// The settings in force.
+    pub fn settings(&self) -> &Settings {
+        &self.settings
+    }
+
+    /// Changes settings.
+    pub fn change_settings(&mut self, change: impl FnOnce(&mut Settings)) -> Result<(), S::Error> {
+        let mut settings = self.settings;
+        change(&mut settings);
+        self.store.put_settings(&settings)?;
+        self.settings = settings;
+        Ok(())
+    }
+
+    /// Every service's key, in no particular order.
+    pub fn keys(&self) -> impl Iterator<Item = ServiceKey> {
+        self.services.keys().copied()
+    }
+
+    /// Every destination that is on a list, in no particular order.
+    pub fn listed_dests(&self) -> impl Iterator<Item = (DestId, &Dest)> {
+        self.services
+            .values()
+            .flat_map(|entry| &entry.dests)
+            .filter_map(|id| Some((*id, self.dests.get(id)?)))
+    }
+
+    /// Gives back what edits left behind. To be called about once a second of
+    /// the plane's clock: no packet looks at a replaced list for that long.
+    pub fn tick(&mut self) {
+        let now = self.store.now();
+        for id in self.trash.due(now, &mut self.store) {
+            self.dests.remove(&id);
+            self.dest_ids.retire(id);
+        }
+        self.service_ids.reclaim();
+        self.dest_ids.reclaim();
+        self.runs.reclaim();
+    }
+}

@@ -1,0 +1,124 @@
+//! What the registry shows: services, destinations and connections.
+
+use ipvs_core::command::Command;
+use ipvs_core::conn::{Conn, ConnFlags};
+use ipvs_core::dest::DestId;
+use ipvs_core::proto::{self, tcp};
+use ipvs_core::service::{ServiceFlags, ServiceKey};
+use ipvs_core::snapshot::{ConnStatus, Control, DestStatus, Refused, ServiceStatus, Timeouts};
+use ipvs_core::stats::{Counters, Rates};
+use ipvs_core::time::Instant;
+
+use super::{Entry, Registry};
+use crate::store::{Owner, Store};
+
+impl<S: Store> Registry<S> {
+    fn service_status(&mut self, entry: &Entry) -> ServiceStatus {
+        let account = self.store.account(Owner::Service(entry.id));
+        let counted = entry
+            .dests
+            .iter()
+            .fold(account.base, |sum, id| sum.plus(self.store.counter_values(*id)));
+        let mut spec = entry.spec;
+        spec.flags |= ServiceFlags::HASHED;
+        ServiceStatus {
+            key: entry.key,
+            spec,
+            counters: counted.since(account.zero),
+            rates: Rates::default(),
+        }
+    }
+
+    fn dest_status(&mut self, id: DestId) -> Option<DestStatus> {
+        let dest = *self.dests.get(&id)?;
+        let load = self.store.load_values(id);
+        let counted: Counters = self.store.counter_values(id);
+        Some(DestStatus {
+            key: dest.key,
+            spec: dest.spec,
+            active: load.active,
+            inactive: load.inactive,
+            persistent: load.persistent,
+            counters: counted.since(self.store.account(Owner::Dest(id)).zero),
+            rates: Rates::default(),
+        })
+    }
+}
+
+impl<S: Store> Control for Registry<S> {
+    fn apply(&mut self, commands: &[Command]) -> Result<(), Refused> {
+        Self::apply(self, commands)
+    }
+
+    fn services(&mut self, each: &mut dyn FnMut(ServiceStatus)) {
+        let entries: Vec<Entry> = self.services.values().cloned().collect();
+        for entry in entries {
+            each(self.service_status(&entry));
+        }
+    }
+
+    fn service(&mut self, key: &ServiceKey) -> Option<ServiceStatus> {
+        let entry = self.services.get(key)?.clone();
+        Some(self.service_status(&entry))
+    }
+
+    fn dests(&mut self, key: &ServiceKey, each: &mut dyn FnMut(DestStatus)) -> bool {
+        let Some(entry) = self.services.get(key).cloned() else { return false };
+        self.store.sweep();
+        for id in entry.dests.iter().rev() {
+            if let Some(status) = self.dest_status(*id) {
+                each(status);
+            }
+        }
+        true
+    }
+
+    fn connections(&mut self, each: &mut dyn FnMut(ConnStatus)) {
+        self.store.sweep();
+        let now = self.store.now();
+        let dests = &self.dests;
+        self.store.each_conn(&mut |_, conn| {
+            let dest = dests.get(&conn.dest.get());
+            each(conn_status(conn, dest.map(|dest| dest.key), now));
+        });
+    }
+
+    fn timeouts(&mut self) -> Timeouts {
+        let tcp =
+            |state| self.settings.tcp_timeouts.get(usize::from(state)).copied().unwrap_or(0) / 1000;
+        Timeouts {
+            tcp: tcp(tcp::ESTABLISHED),
+            tcp_fin: tcp(tcp::FIN_WAIT),
+            udp: self.settings.udp_timeout / 1000,
+        }
+    }
+
+    fn table_size(&self) -> u32 {
+        self.store.limits().conns
+    }
+}
+
+fn conn_status(conn: &Conn, dest: Option<ipvs_core::dest::DestKey>, now: Instant) -> ConnStatus {
+    let tuple = conn.tuple.get();
+    let template = conn.has(ConnFlags::TEMPLATE);
+    let state = if template {
+        if conn.state.get() == 0 { "NONE" } else { "ASSURED" }
+    } else {
+        proto::state_name(tuple.protocol, conn.state.get())
+    };
+    ConnStatus {
+        family: tuple.family(),
+        protocol: tuple.protocol,
+        client: tuple.source,
+        client_port: tuple.source_port,
+        virtual_addr: tuple.destination,
+        virtual_port: tuple.destination_port,
+        dest_family: dest.map_or(tuple.family(), |key| key.family()),
+        dest: dest.map_or(ipvs_core::addr::Addr::UNSPECIFIED, |key| key.addr),
+        dest_port: conn.dest_port.get(),
+        state,
+        expires_ms: conn.expires.get().saturating_sub(now.nanos()) / 1_000_000,
+        flags: conn.flags.get(),
+        fwmark: conn.fwmark.get(),
+    }
+}

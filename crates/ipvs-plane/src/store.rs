@@ -1,0 +1,123 @@
+//! Where the control side writes its records: the tables of a plane, seen
+//! from the side that configures it.
+
+use ipvs_core::addr::{Addr, Family};
+use ipvs_core::conn::{Conn, ConnId};
+use ipvs_core::dest::{Dest, DestId};
+use ipvs_core::service::{Service, ServiceKey};
+use ipvs_core::settings::Settings;
+use ipvs_core::stats::Counters;
+use ipvs_core::time::Instant;
+use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout};
+
+/// How many entries the tables of a plane hold.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Limits {
+    /// Virtual services.
+    pub services: u32,
+    /// Destinations, those in the trash included.
+    pub dests: u32,
+    /// Places of all services' destination lists together.
+    pub members: u32,
+    /// Connections and templates.
+    pub conns: u32,
+}
+
+impl Default for Limits {
+    fn default() -> Self {
+        Self { services: 1 << 14, dests: 1 << 17, members: 1 << 18, conns: 1 << 20 }
+    }
+}
+
+/// Load of a destination as plain numbers.
+#[derive(
+    Clone, Copy, Debug, Default, PartialEq, Eq, FromBytes, IntoBytes, Immutable, KnownLayout,
+)]
+#[repr(C)]
+pub struct LoadValues {
+    /// Connections counted active.
+    pub active: u32,
+    /// Connections counted inactive.
+    pub inactive: u32,
+    /// Templates.
+    pub persistent: u32,
+    /// 1 when overloaded.
+    pub overloaded: u32,
+}
+
+impl LoadValues {
+    /// Whether a connection or template still points at the destination.
+    pub const fn is_referenced(&self) -> bool {
+        self.active != 0 || self.inactive != 0 || self.persistent != 0
+    }
+}
+
+/// Book-keeping of a service or destination that must outlive the daemon.
+#[derive(
+    Clone, Copy, Debug, Default, PartialEq, Eq, FromBytes, IntoBytes, Immutable, KnownLayout,
+)]
+#[repr(C)]
+pub struct Account {
+    /// What destinations that left the service had counted.
+    pub base: Counters,
+    /// The zero point.
+    pub zero: Counters,
+}
+
+/// Whose account.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Owner {
+    /// The service at this place.
+    Service(u32),
+    /// A destination.
+    Dest(DestId),
+}
+
+/// The tables of a plane as the control side writes and reads them.
+///
+/// A write either happens as a whole or not at all, as a packet sees it.
+pub trait Store {
+    /// Why a table could not be written.
+    type Error: core::fmt::Display + core::fmt::Debug;
+
+    /// Capacities.
+    fn limits(&self) -> Limits;
+    /// The clock that packets are stamped with.
+    fn now(&mut self) -> Instant;
+    /// Replaces the settings.
+    fn put_settings(&mut self, settings: &Settings) -> Result<(), Self::Error>;
+    /// Adds or replaces a service.
+    fn put_service(&mut self, service: &Service) -> Result<(), Self::Error>;
+    /// Removes a service.
+    fn remove_service(&mut self, key: &ServiceKey) -> Result<(), Self::Error>;
+    /// Sets one place of the member lists.
+    fn put_member(&mut self, place: u32, dest: DestId) -> Result<(), Self::Error>;
+    /// Sets a destination.
+    fn put_dest(&mut self, id: DestId, dest: &Dest) -> Result<(), Self::Error>;
+    /// Load of a destination.
+    fn load_values(&mut self, id: DestId) -> LoadValues;
+    /// Sets the load of a destination that no packet can reach.
+    fn reset_load(&mut self, id: DestId) -> Result<(), Self::Error>;
+    /// Sets or clears the overload mark.
+    fn set_overloaded(&mut self, id: DestId, overloaded: bool) -> Result<(), Self::Error>;
+    /// Counters of a destination, all CPUs together.
+    fn counter_values(&mut self, id: DestId) -> Counters;
+    /// Clears the counters and the next hop of a destination that no packet can reach.
+    fn reset_counters(&mut self, id: DestId) -> Result<(), Self::Error>;
+    /// Forgets the next hop towards a destination.
+    fn forget_hop(&mut self, id: DestId) -> Result<(), Self::Error>;
+    /// A scheduler's memory.
+    fn scheduler_memory(&mut self, service: u32) -> u64;
+    /// Sets a scheduler's memory.
+    fn put_scheduler_memory(&mut self, service: u32, word: u64) -> Result<(), Self::Error>;
+    /// An account.
+    fn account(&mut self, owner: Owner) -> Account;
+    /// Sets an account.
+    fn put_account(&mut self, owner: Owner, account: &Account) -> Result<(), Self::Error>;
+    /// Calls `each` for every connection that is in the table.
+    fn each_conn(&mut self, each: &mut dyn FnMut(ConnId, &Conn));
+    /// Ends now what is due, instead of at the next turn of the sweep.
+    fn sweep(&mut self);
+    /// The host's address towards `addr`: source of a tunnel's outer header.
+    fn source_towards(&mut self, family: Family, addr: Addr) -> Addr;
+}
