@@ -54,6 +54,7 @@ mod http_server;
 mod link;
 mod namespace;
 mod netlink;
+mod outer;
 mod pattern;
 mod route;
 mod sys;
@@ -68,7 +69,7 @@ pub use self::{
     addr::{MacAddr, ParseMacError},
     child::ChildGuard,
     client::{HttpClient, RequestError, Response, UdpAnswer, UdpClient, udp_exchange},
-    decap::Decapsulator,
+    decap::{Decapsulator, DecapsulatorStats},
     error::{Error, Result},
     ethtool::Offload,
     http_server::HttpServer,

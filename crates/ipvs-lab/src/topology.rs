@@ -34,7 +34,7 @@ const MAX_SERVERS: usize = (ROUTER - FIRST_SERVER) as usize;
 const VIP_TABLE: u32 = 100;
 
 /// How long a new interface may take to get its carrier.
-const CARRIER_TIMEOUT: Duration = Duration::from_secs(5);
+pub(crate) const CARRIER_TIMEOUT: Duration = Duration::from_secs(5);
 
 /// One of the two Ethernet segments of the lab.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
