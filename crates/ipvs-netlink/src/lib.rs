@@ -1,1 +1,34 @@
-//! Placeholder.
+//! The IPVS generic-netlink family as bytes: what the kernel answers, answered
+//! from a [`Control`](ipvs_core::snapshot::Control), and a client for either.
+//!
+//! The bytes of this family are the API of the director. [`serve`] turns the
+//! datagrams of one request into calls of `Control` and datagrams of an
+//! answer; it has no socket, so that the daemon, a preloaded library and tests
+//! use the same code. [`Client`] asks a daemon over a unix seqpacket socket, a
+//! real kernel over generic netlink, or a `Control` in the same process.
+//!
+//! Beside the kernel's family there is one of our own, [`conn`], for what the
+//! kernel only shows in `/proc`. `docs/netlink.md` describes both.
+//!
+//! The numbers of the kernel's interface (commands, attributes, connection
+//! flags) appear in this crate only.
+
+#![forbid(unsafe_code)]
+
+pub mod attr;
+pub mod client;
+pub mod conn;
+pub mod controller;
+pub mod dest;
+mod errno;
+pub mod message;
+pub mod numbers;
+mod server;
+pub mod service;
+mod stats;
+pub mod sync;
+
+pub use client::{Client, ClientError, Info};
+pub use errno::errno_of;
+pub use rustix::io::Errno;
+pub use server::{Access, serve, serve_as};

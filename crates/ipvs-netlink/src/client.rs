@@ -1,0 +1,343 @@
+//! The client: asks a daemon, a kernel or a `Control` in the same process, in
+//! the same bytes.
+
+use std::io;
+
+use ipvs_core::command::Command;
+use ipvs_core::service::ServiceKey;
+use ipvs_core::snapshot::{DestStatus, ServiceStatus, Timeouts};
+use rustix::io::Errno;
+
+use crate::attr::{Table, Writer};
+use crate::conn::Connection;
+use crate::dest::{self, DestAttrs};
+use crate::message::{Header, Messages, flags, kind};
+use crate::numbers::{self, command, info, top};
+use crate::service::{self, ServiceAttrs};
+use crate::sync::{self, DaemonAttrs, SyncDaemon, SyncState};
+use crate::{conn, controller};
+
+mod proc;
+mod transport;
+
+pub use transport::{KernelTransport, LocalTransport, SeqpacketTransport, Transport};
+
+/// Why a request failed.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum ClientError {
+    /// The director refused it.
+    #[error("refused: {0}")]
+    Refused(Errno),
+    /// The director could not be reached, or stopped answering.
+    #[error(transparent)]
+    Io(#[from] io::Error),
+    /// The answer makes no sense.
+    #[error("bad answer: {0}")]
+    BadAnswer(&'static str),
+}
+
+/// What the director says of itself.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Info {
+    /// Version, as `major << 16 | minor << 8 | patch`.
+    pub version: u32,
+    /// Size of the connection table, in entries.
+    pub table_size: u32,
+}
+
+/// A connection to a director, by way of `T`.
+///
+/// ```no_run
+/// use ipvs_netlink::client::{Client, SeqpacketTransport};
+///
+/// let socket = SeqpacketTransport::connect("/run/ipvs/ipvs.sock".as_ref())?;
+/// for service in Client::new(socket)?.services()? {
+///     assert!(!service.spec.scheduler.is_empty());
+/// }
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
+#[derive(Debug)]
+pub struct Client<T> {
+    transport: T,
+    family: u16,
+    sequence: u32,
+    buffer: Vec<u8>,
+}
+
+impl<T: Transport> Client<T> {
+    /// Resolves the IPVS family; fails with `ENOENT` where there is none.
+    pub fn new(transport: T) -> Result<Self, ClientError> {
+        let mut client = Self { transport, family: 0, sequence: 0, buffer: Vec::new() };
+        client.family = client.resolve(numbers::FAMILY_NAME)?;
+        Ok(client)
+    }
+
+    /// Version and table size.
+    pub fn info(&mut self) -> Result<Info, ClientError> {
+        let mut answer = None;
+        self.ask(
+            command::GET_INFO,
+            |_| {},
+            |_, attrs| {
+                let table = Table::<3>::parse(attrs, &[]).ok()?;
+                let version = table.u32(info::VERSION)?;
+                answer = Some(Info { version, table_size: table.u32(info::CONN_TAB_SIZE)? });
+                Some(())
+            },
+        )?;
+        answer.ok_or(ClientError::BadAnswer("no version"))
+    }
+
+    /// Makes one edit.
+    pub fn apply(&mut self, edit: &Command) -> Result<(), ClientError> {
+        let number = match edit {
+            Command::AddService(..) => command::NEW_SERVICE,
+            Command::EditService(..) => command::SET_SERVICE,
+            Command::DeleteService(_) => command::DEL_SERVICE,
+            Command::AddDest(..) => command::NEW_DEST,
+            Command::EditDest(..) => command::SET_DEST,
+            Command::DeleteDest(..) => command::DEL_DEST,
+            Command::Zero(_) => command::ZERO,
+            Command::Flush => command::FLUSH,
+            Command::SetTimeouts(_) => command::SET_CONFIG,
+        };
+        let write = |writer: &mut Writer| match edit {
+            Command::AddService(key, spec) | Command::EditService(key, spec) => {
+                service::write_full(writer, key, spec);
+            }
+            Command::DeleteService(key) | Command::Zero(Some(key)) => {
+                service::write_key(writer, key);
+            }
+            Command::AddDest(key, dest, spec) | Command::EditDest(key, dest, spec) => {
+                service::write_key(writer, key);
+                dest::write_full(writer, dest, spec);
+            }
+            Command::DeleteDest(key, dest) => {
+                service::write_key(writer, key);
+                dest::write_key(writer, dest);
+            }
+            Command::Zero(None) | Command::Flush => {}
+            Command::SetTimeouts(edit) => {
+                writer.u32(top::TIMEOUT_TCP, edit.tcp);
+                writer.u32(top::TIMEOUT_TCP_FIN, edit.tcp_fin);
+                writer.u32(top::TIMEOUT_UDP, edit.udp);
+            }
+        };
+        self.ask(number, write, |_, _| Some(()))
+    }
+
+    /// One service.
+    pub fn service(&mut self, key: &ServiceKey) -> Result<ServiceStatus, ClientError> {
+        let mut answer = None;
+        let write = |writer: &mut Writer| service::write_key(writer, key);
+        self.ask(command::GET_SERVICE, write, |_, attrs| {
+            answer = Some(read_service(attrs)?);
+            Some(())
+        })?;
+        answer.ok_or(ClientError::BadAnswer("no service"))
+    }
+
+    /// All services, in the director's order.
+    pub fn services(&mut self) -> Result<Vec<ServiceStatus>, ClientError> {
+        let mut services = Vec::new();
+        self.dump(
+            self.family,
+            command::GET_SERVICE,
+            |_| {},
+            |attrs| {
+                services.push(read_service(attrs)?);
+                Some(())
+            },
+        )?;
+        Ok(services)
+    }
+
+    /// The destinations of a service, newest first; none if there is no such service.
+    pub fn dests(&mut self, key: &ServiceKey) -> Result<Vec<DestStatus>, ClientError> {
+        let mut dests = Vec::new();
+        let write = |writer: &mut Writer| service::write_key(writer, key);
+        self.dump(self.family, command::GET_DEST, write, |attrs| {
+            let nest = read_top(attrs)?.get(top::DEST);
+            dests.push(DestAttrs::parse(nest).and_then(|dest| dest.status(key.family())).ok()?);
+            Some(())
+        })?;
+        Ok(dests)
+    }
+
+    /// The timeouts in force.
+    pub fn timeouts(&mut self) -> Result<Timeouts, ClientError> {
+        let mut answer = None;
+        self.ask(
+            command::GET_CONFIG,
+            |_| {},
+            |_, attrs| {
+                let table = read_top(attrs)?;
+                answer = Some(Timeouts {
+                    tcp: table.u32(top::TIMEOUT_TCP)?,
+                    tcp_fin: table.u32(top::TIMEOUT_TCP_FIN)?,
+                    udp: table.u32(top::TIMEOUT_UDP)?,
+                });
+                Some(())
+            },
+        )?;
+        answer.ok_or(ClientError::BadAnswer("no timeouts"))
+    }
+
+    /// All connections and templates, in the director's order.
+    ///
+    /// A kernel has no message for them: there they come from `/proc`.
+    pub fn connections(&mut self) -> Result<Vec<Connection>, ClientError> {
+        if self.transport.is_kernel() {
+            return Ok(proc::connections()?);
+        }
+        let family = self.resolve(conn::FAMILY_NAME)?;
+        let mut connections = Vec::new();
+        self.dump(
+            family,
+            conn::GET_CONN,
+            |_| {},
+            |attrs| {
+                connections.push(conn::read(attrs)?);
+                Some(())
+            },
+        )?;
+        Ok(connections)
+    }
+
+    /// The sync daemons that run.
+    pub fn sync_daemons(&mut self) -> Result<Vec<SyncDaemon>, ClientError> {
+        let mut daemons = Vec::new();
+        self.dump(
+            self.family,
+            command::GET_DAEMON,
+            |_| {},
+            |attrs| {
+                let nest = read_top(attrs)?.get(top::DAEMON);
+                daemons.push(DaemonAttrs::parse(nest).and_then(|attrs| attrs.daemon()).ok()?);
+                Some(())
+            },
+        )?;
+        Ok(daemons)
+    }
+
+    /// Starts a sync daemon.
+    pub fn start_sync(&mut self, daemon: &SyncDaemon) -> Result<(), ClientError> {
+        let write = |writer: &mut Writer| sync::write(writer, daemon);
+        self.ask(command::NEW_DAEMON, write, |_, _| Some(()))
+    }
+
+    /// Stops a sync daemon.
+    pub fn stop_sync(&mut self, state: SyncState) -> Result<(), ClientError> {
+        let write = |writer: &mut Writer| sync::write_state(writer, state);
+        self.ask(command::DEL_DAEMON, write, |_, _| Some(()))
+    }
+
+    /// Asks the controller for a family's number.
+    fn resolve(&mut self, name: &str) -> Result<u16, ClientError> {
+        let mut id = None;
+        let mut writer = self.begin(controller::ID, flags::ACK, |writer| {
+            writer.raw(&[controller::GET_FAMILY, controller::VERSION, 0, 0]);
+            controller::write_request(writer, name);
+        });
+        writer.pad();
+        self.exchange(writer.bytes(), |_, attrs| {
+            id = Some(controller::read_id(attrs)?);
+            Some(())
+        })?;
+        id.ok_or(ClientError::BadAnswer("family without a number"))
+    }
+
+    /// Sends a plain command of the IPVS family and reads its answer up to the
+    /// acknowledgement.
+    fn ask(
+        &mut self,
+        command: u8,
+        write: impl FnOnce(&mut Writer),
+        each: impl FnMut(u8, &[u8]) -> Option<()>,
+    ) -> Result<(), ClientError> {
+        let request = self.request(self.family, command, flags::ACK, write);
+        self.exchange(request.bytes(), each)
+    }
+
+    /// Asks for a dump and reads it to its end.
+    fn dump(
+        &mut self,
+        family: u16,
+        command: u8,
+        write: impl FnOnce(&mut Writer),
+        mut each: impl FnMut(&[u8]) -> Option<()>,
+    ) -> Result<(), ClientError> {
+        let request = self.request(family, command, flags::DUMP, write);
+        self.exchange(request.bytes(), |_, attrs| each(attrs))
+    }
+
+    /// A request of `family` with the attributes that `write` writes.
+    fn request(
+        &mut self,
+        family: u16,
+        command: u8,
+        flags: u16,
+        write: impl FnOnce(&mut Writer),
+    ) -> Writer {
+        self.begin(family, flags, |writer| {
+            writer.raw(&[command, numbers::FAMILY_VERSION, 0, 0]);
+            write(writer);
+        })
+    }
+
+    /// A message with the next sequence number.
+    fn begin(&mut self, kind: u16, flags: u16, write: impl FnOnce(&mut Writer)) -> Writer {
+        self.sequence = self.sequence.wrapping_add(1);
+        let flags = flags | flags::REQUEST;
+        let header = Header { len: 0, kind, flags, sequence: self.sequence, port: 0 };
+        let mut writer = Writer::new();
+        writer.message(header, write);
+        writer
+    }
+
+    /// Sends `request` and hands each data message of the answer to `each`,
+    /// which returns `None` for one that it cannot read.
+    fn exchange(
+        &mut self,
+        request: &[u8],
+        mut each: impl FnMut(u8, &[u8]) -> Option<()>,
+    ) -> Result<(), ClientError> {
+        self.transport.send(request)?;
+        // A message that cannot be read is reported, but not before the rest
+        // of the answer is off the socket.
+        let mut unreadable = false;
+        loop {
+            self.transport.receive(&mut self.buffer)?;
+            for message in Messages(&self.buffer) {
+                if message.header.sequence != self.sequence {
+                    continue;
+                }
+                match message.error() {
+                    Some(Some(errno)) => return Err(ClientError::Refused(errno)),
+                    Some(None) => return finish(unreadable),
+                    None if message.header.kind == kind::DONE => return finish(unreadable),
+                    None => {}
+                }
+                let read = message.generic().and_then(|(command, attrs)| each(command, attrs));
+                unreadable |= read.is_none();
+            }
+        }
+    }
+}
+
+/// The result of an answer that was read to its end.
+const fn finish(unreadable: bool) -> Result<(), ClientError> {
+    if unreadable { Err(ClientError::BadAnswer("attributes missing")) } else { Ok(()) }
+}
+
+/// The top-level attributes of an answer.
+fn read_top(attrs: &[u8]) -> Option<Table<'_, 7>> {
+    Table::parse(attrs, &[]).ok()
+}
+
+/// The service in an answer.
+fn read_service(attrs: &[u8]) -> Option<ServiceStatus> {
+    let nest = read_top(attrs)?.get(top::SERVICE);
+    ServiceAttrs::parse(nest).and_then(|attrs| attrs.status()).ok()
+}

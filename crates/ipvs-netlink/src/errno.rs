@@ -1,0 +1,20 @@
+//! The errno that stands for each refusal.
+
+use ipvs_core::command::CommandError;
+use rustix::io::Errno;
+
+/// The errno that the kernel gives where it refuses the same command.
+pub fn errno_of(error: CommandError) -> Errno {
+    match error {
+        CommandError::ServiceExists | CommandError::DestExists => Errno::EXIST,
+        CommandError::NoSuchService => Errno::SRCH,
+        CommandError::UnknownScheduler
+        | CommandError::UnknownPersistenceEngine
+        | CommandError::NoSuchDest => Errno::NOENT,
+        CommandError::OutOfRange => Errno::RANGE,
+        CommandError::Invalid => Errno::INVAL,
+        CommandError::FamilyNotSupported => Errno::AFNOSUPPORT,
+        CommandError::Full { .. } => Errno::NOMEM,
+        _ => Errno::IO,
+    }
+}

@@ -1,0 +1,371 @@
+//! The server: a request's bytes in, calls of [`Control`], an answer's bytes out.
+
+use ipvs_core::command::{Command, TimeoutEdit};
+use ipvs_core::snapshot::Control;
+use rustix::io::Errno;
+
+use crate::attr::{Policy, Table, Writer};
+use crate::dest::{self, DestAttrs};
+use crate::message::{
+    Header, Message, Messages, acknowledgement, answer, done, flags, kind, refusal,
+};
+use crate::numbers::{self, MAX_TIMEOUT_SECS, command, info, top};
+use crate::service::{self, ServiceAttrs};
+use crate::sync::{DaemonAttrs, SyncState};
+use crate::{conn, controller, errno_of};
+
+/// Length at which a dump begins a new datagram, in octets.
+///
+/// A reader with a buffer of one page gets every message whole; the kernel's
+/// first datagrams are as long.
+const DUMP_LEN: usize = 3776;
+/// The same for the family of our own, whose only reader has a larger buffer.
+const CONN_DUMP_LEN: usize = 32 * 1024;
+
+const TOP_POLICY: &[(u16, Policy)] = &[
+    (top::SERVICE, Policy::Nest),
+    (top::DEST, Policy::Nest),
+    (top::DAEMON, Policy::Nest),
+    (top::TIMEOUT_TCP, Policy::AtLeast(4)),
+    (top::TIMEOUT_TCP_FIN, Policy::AtLeast(4)),
+    (top::TIMEOUT_UDP, Policy::AtLeast(4)),
+];
+
+/// The top-level attributes of a request.
+type Top<'a> = Table<'a, 7>;
+
+/// What the peer may do.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Access {
+    /// Everything.
+    Admin,
+    /// Resolve a family; every command of it is refused with `EPERM`.
+    None,
+}
+
+/// Answers the messages of one datagram; `reply` gets each datagram of the
+/// answer. Whatever the bytes are, this does not panic.
+pub fn serve(request: &[u8], control: &mut dyn Control, reply: &mut dyn FnMut(&[u8])) {
+    serve_as(Access::Admin, request, control, reply);
+}
+
+/// [`serve`] for a peer that may lack rights.
+pub fn serve_as(
+    access: Access,
+    request: &[u8],
+    control: &mut dyn Control,
+    reply: &mut dyn FnMut(&[u8]),
+) {
+    for message in Messages(request) {
+        match answer_one(access, &message, control, reply) {
+            Ok(Answered::Plain) if message.header.has(flags::ACK) => {
+                reply(acknowledgement(&message).bytes());
+            }
+            Ok(Answered::Plain | Answered::Dump) => {}
+            Err(errno) => reply(refusal(&message, errno).bytes()),
+        }
+    }
+}
+
+/// How a request was answered.
+enum Answered {
+    /// Done, with or without data; wants an acknowledgement if asked for.
+    Plain,
+    /// By a dump, which is its own acknowledgement.
+    Dump,
+}
+
+/// A request of one of our families.
+struct Request<'a, 'm> {
+    header: &'m Header,
+    command: u8,
+    attrs: &'a [u8],
+    dump: bool,
+}
+
+/// Answers one message, but for the acknowledgement.
+fn answer_one(
+    access: Access,
+    message: &Message<'_>,
+    control: &mut dyn Control,
+    reply: &mut dyn FnMut(&[u8]),
+) -> Result<Answered, Errno> {
+    let header = &message.header;
+    if !header.has(flags::REQUEST) || header.kind < kind::FIRST_FAMILY {
+        return Ok(Answered::Plain);
+    }
+    if ![controller::ID, numbers::FAMILY_ID, conn::FAMILY_ID].contains(&header.kind) {
+        return Err(Errno::NOENT);
+    }
+    let (command, attrs) = message.generic().ok_or(Errno::INVAL)?;
+    let request = Request { header, command, attrs, dump: header.has(flags::DUMP) };
+    match header.kind {
+        controller::ID => resolve(&request, reply),
+        conn::FAMILY_ID => connections(access, &request, control, reply),
+        _ => ipvs(access, &request, control, reply),
+    }
+}
+
+/// The controller's commands.
+fn resolve(request: &Request<'_, '_>, reply: &mut dyn FnMut(&[u8])) -> Result<Answered, Errno> {
+    if request.command != controller::GET_FAMILY {
+        return Err(Errno::OPNOTSUPP);
+    }
+    if request.dump {
+        let mut dump = Dump::new(request.header, DUMP_LEN, reply);
+        for family in controller::families() {
+            dump.message(|writer| controller::write(writer, request.header, flags::MULTI, family));
+        }
+        return Ok(dump.finish());
+    }
+    let family = controller::find(request.attrs)?;
+    let mut writer = Writer::new();
+    controller::write(&mut writer, request.header, 0, family);
+    reply(writer.bytes());
+    Ok(Answered::Plain)
+}
+
+/// The commands of our own family.
+fn connections(
+    access: Access,
+    request: &Request<'_, '_>,
+    control: &mut dyn Control,
+    reply: &mut dyn FnMut(&[u8]),
+) -> Result<Answered, Errno> {
+    if request.command != conn::GET_CONN {
+        return Err(Errno::OPNOTSUPP);
+    }
+    if access != Access::Admin {
+        return Err(Errno::PERM);
+    }
+    if !request.dump {
+        return Err(Errno::OPNOTSUPP);
+    }
+    let header = answer(request.header, conn::FAMILY_ID, flags::MULTI);
+    let mut dump = Dump::new(request.header, CONN_DUMP_LEN, reply);
+    control.connections(&mut |status| {
+        dump.message(|writer| {
+            writer.generic(header, conn::NEW_CONN, conn::FAMILY_VERSION, |writer| {
+                conn::write(writer, &status);
+            });
+        });
+    });
+    Ok(dump.finish())
+}
+
+/// The commands of the kernel's family.
+fn ipvs(
+    access: Access,
+    request: &Request<'_, '_>,
+    control: &mut dyn Control,
+    reply: &mut dyn FnMut(&[u8]),
+) -> Result<Answered, Errno> {
+    if !matches!(request.command, command::NEW_SERVICE..=command::FLUSH)
+        || request.command == command::SET_INFO
+    {
+        return Err(Errno::OPNOTSUPP);
+    }
+    if access != Access::Admin {
+        return Err(Errno::PERM);
+    }
+    match (request.command, request.dump) {
+        (command::GET_SERVICE, true) => Ok(dump_services(request, control, reply)),
+        (command::GET_DEST, true) => Ok(dump_dests(request, control, reply)),
+        (command::GET_DAEMON, true) => Ok(Dump::new(request.header, DUMP_LEN, reply).finish()),
+        (command::GET_DEST | command::GET_DAEMON, false) | (_, true) => Err(Errno::OPNOTSUPP),
+        (_, false) => {
+            let top = Top::parse(request.attrs, TOP_POLICY).or(Err(Errno::RANGE))?;
+            plain(request, &top, control, reply)?;
+            Ok(Answered::Plain)
+        }
+    }
+}
+
+/// The commands that are no dump.
+fn plain(
+    request: &Request<'_, '_>,
+    top: &Top<'_>,
+    control: &mut dyn Control,
+    reply: &mut dyn FnMut(&[u8]),
+) -> Result<(), Errno> {
+    let mut data = |command, write: &mut dyn FnMut(&mut Writer)| {
+        let mut writer = Writer::new();
+        let header = answer(request.header, numbers::FAMILY_ID, 0);
+        writer.generic(header, command, numbers::FAMILY_VERSION, write);
+        reply(writer.bytes());
+    };
+    match request.command {
+        command::GET_SERVICE => {
+            let key = ServiceAttrs::parse(top.get(top::SERVICE))?.key;
+            let status = control.service(&key).ok_or(Errno::SRCH)?;
+            data(command::NEW_SERVICE, &mut |writer| service::write_status(writer, &status));
+            Ok(())
+        }
+        command::GET_CONFIG => {
+            let timeouts = control.timeouts();
+            data(command::SET_CONFIG, &mut |writer| {
+                writer.u32(top::TIMEOUT_TCP, timeouts.tcp);
+                writer.u32(top::TIMEOUT_TCP_FIN, timeouts.tcp_fin);
+                writer.u32(top::TIMEOUT_UDP, timeouts.udp);
+            });
+            Ok(())
+        }
+        command::GET_INFO => {
+            let size = control.table_size();
+            data(command::SET_INFO, &mut |writer| {
+                writer.u32(info::VERSION, numbers::IPVS_VERSION);
+                writer.u32(info::CONN_TAB_SIZE, size);
+            });
+            Ok(())
+        }
+        command::NEW_DAEMON => new_daemon(top),
+        command::DEL_DAEMON => del_daemon(top),
+        _ => {
+            let command = decode(request.command, top, control)?;
+            control.apply(&[command]).map_err(|refused| errno_of(refused.error))
+        }
+    }
+}
+
+/// The edit that a request asks for, its parts checked in the kernel's order.
+fn decode(number: u8, top: &Top<'_>, control: &mut dyn Control) -> Result<Command, Errno> {
+    match number {
+        command::FLUSH => return Ok(Command::Flush),
+        command::SET_CONFIG => return timeouts(top),
+        command::ZERO if top.get(top::SERVICE).is_none() => return Ok(Command::Zero(None)),
+        _ => {}
+    }
+    let attrs = ServiceAttrs::parse(top.get(top::SERVICE))?;
+    let key = attrs.key;
+    if number == command::NEW_SERVICE {
+        return Ok(Command::AddService(key, attrs.change()?.over(0)));
+    }
+    let present = control.service(&key);
+    if number == command::SET_SERVICE {
+        // What is missing is noticed before the service is looked up.
+        let change = attrs.change()?;
+        let present = present.ok_or(Errno::SRCH)?;
+        return Ok(Command::EditService(key, change.over(present.spec.flags)));
+    }
+    present.ok_or(Errno::SRCH)?;
+    if number == command::DEL_SERVICE {
+        return Ok(Command::DeleteService(key));
+    }
+    if number == command::ZERO {
+        return Ok(Command::Zero(Some(key)));
+    }
+    let dest = DestAttrs::parse(top.get(top::DEST))?;
+    if number == command::DEL_DEST {
+        return Ok(Command::DeleteDest(key, dest.key(key.family())?));
+    }
+    let spec = dest.spec()?;
+    let dest = dest.key(key.family())?;
+    match number {
+        command::NEW_DEST => Ok(Command::AddDest(key, dest, spec)),
+        command::SET_DEST => Ok(Command::EditDest(key, dest, spec)),
+        _ => Err(Errno::OPNOTSUPP),
+    }
+}
+
+/// `SET_CONFIG`: each timeout is optional, and one bad one spoils all.
+fn timeouts(top: &Top<'_>) -> Result<Command, Errno> {
+    let timeout = |number| match top.u32(number).unwrap_or(0) {
+        seconds @ 0..=MAX_TIMEOUT_SECS => Ok(seconds),
+        _ => Err(Errno::INVAL),
+    };
+    Ok(Command::SetTimeouts(TimeoutEdit {
+        tcp: timeout(top::TIMEOUT_TCP)?,
+        tcp_fin: timeout(top::TIMEOUT_TCP_FIN)?,
+        udp: timeout(top::TIMEOUT_UDP)?,
+    }))
+}
+
+/// `NEW_DAEMON`: checked as the kernel does, then refused, for there is no
+/// connection synchronisation yet.
+fn new_daemon(top: &Top<'_>) -> Result<(), Errno> {
+    let daemon = DaemonAttrs::parse(top.get(top::DAEMON))?.daemon()?;
+    SyncState::from_number(daemon.state).ok_or(Errno::INVAL)?;
+    Err(Errno::OPNOTSUPP)
+}
+
+/// `DEL_DAEMON`: none can be running.
+fn del_daemon(top: &Top<'_>) -> Result<(), Errno> {
+    let state = DaemonAttrs::parse(top.get(top::DAEMON))?.state()?;
+    SyncState::from_number(state).ok_or(Errno::INVAL)?;
+    Err(Errno::SRCH)
+}
+
+/// `GET_SERVICE` as a dump.
+fn dump_services(
+    request: &Request<'_, '_>,
+    control: &mut dyn Control,
+    reply: &mut dyn FnMut(&[u8]),
+) -> Answered {
+    let header = answer(request.header, numbers::FAMILY_ID, flags::MULTI);
+    let mut dump = Dump::new(request.header, DUMP_LEN, reply);
+    control.services(&mut |status| {
+        dump.message(|writer| {
+            writer.generic(header, command::NEW_SERVICE, numbers::FAMILY_VERSION, |writer| {
+                service::write_status(writer, &status);
+            });
+        });
+    });
+    dump.finish()
+}
+
+/// `GET_DEST`: a service that is unknown or badly named has no destinations,
+/// which is no error.
+fn dump_dests(
+    request: &Request<'_, '_>,
+    control: &mut dyn Control,
+    reply: &mut dyn FnMut(&[u8]),
+) -> Answered {
+    let header = answer(request.header, numbers::FAMILY_ID, flags::MULTI);
+    let mut dump = Dump::new(request.header, DUMP_LEN, reply);
+    let attrs = Top::parse(request.attrs, TOP_POLICY).ok();
+    let key = attrs.and_then(|top| ServiceAttrs::parse(top.get(top::SERVICE)).ok());
+    if let Some(ServiceAttrs { key, .. }) = key {
+        control.dests(&key, &mut |status| {
+            dump.message(|writer| {
+                writer.generic(header, command::NEW_DEST, numbers::FAMILY_VERSION, |writer| {
+                    dest::write_status(writer, &status);
+                });
+            });
+        });
+    }
+    dump.finish()
+}
+
+/// Gathers the messages of a dump into datagrams.
+struct Dump<'a> {
+    request: &'a Header,
+    writer: Writer,
+    limit: usize,
+    reply: &'a mut dyn FnMut(&[u8]),
+}
+
+impl<'a> Dump<'a> {
+    fn new(request: &'a Header, limit: usize, reply: &'a mut dyn FnMut(&[u8])) -> Self {
+        Self { request, writer: Writer::new(), limit, reply }
+    }
+
+    /// Adds the message that `write` writes, in a new datagram if it would
+    /// make the present one too long.
+    fn message(&mut self, write: impl FnOnce(&mut Writer)) {
+        let before = self.writer.len();
+        write(&mut self.writer);
+        if before > 0 && self.writer.len() > self.limit {
+            (self.reply)(self.writer.bytes().get(..before).unwrap_or(&[]));
+            self.writer.drop_front(before);
+        }
+    }
+
+    /// Sends what is left and the end.
+    fn finish(self) -> Answered {
+        if !self.writer.is_empty() {
+            (self.reply)(self.writer.bytes());
+        }
+        (self.reply)(done(self.request).bytes());
+        Answered::Dump
+    }
+}

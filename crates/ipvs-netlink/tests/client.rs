@@ -1,0 +1,166 @@
+//! The client against the server, in one process: what was put in comes out.
+
+#![expect(clippy::tests_outside_test_module, reason = "the whole file is a test module")]
+
+mod support;
+
+use ipvs_core::addr::{Addr, Family};
+use ipvs_core::command::{Command, TimeoutEdit};
+use ipvs_core::dest::{DestKey, DestSpec};
+use ipvs_core::service::{ServiceFlags, ServiceKey, ServiceSpec};
+use ipvs_core::snapshot::{ConnStatus, Timeouts};
+use ipvs_netlink::client::LocalTransport;
+use ipvs_netlink::{Client, ClientError, Errno, Info};
+use proptest::prelude::*;
+use support::SmallTable;
+
+fn service_key() -> impl Strategy<Value = ServiceKey> {
+    let family = prop_oneof![Just(Family::V4), Just(Family::V6)];
+    let by_address = (family.clone(), any::<u8>(), any::<[u8; 16]>(), any::<u16>()).prop_map(
+        |(family, protocol, addr, port)| {
+            ServiceKey::address(family, protocol, address(family, addr), port)
+        },
+    );
+    let by_mark =
+        (family, 1..=u32::MAX).prop_map(|(family, mark)| ServiceKey::fwmark(family, mark));
+    prop_oneof![by_address, by_mark]
+}
+
+fn address(family: Family, octets: [u8; 16]) -> Addr {
+    match family {
+        Family::V4 => Addr::v4([octets[0], octets[1], octets[2], octets[3]]),
+        Family::V6 => Addr::v6(octets),
+    }
+}
+
+fn service_spec() -> impl Strategy<Value = ServiceSpec> {
+    let scheduler = prop_oneof![Just("rr"), Just("wlc"), Just("none"), Just("lblcr")];
+    let engine = prop_oneof![Just(""), Just("sip")];
+    (scheduler, engine, any::<u32>(), any::<u32>(), 1..=128_u32).prop_map(
+        |(scheduler, engine, flags, timeout, prefix)| ServiceSpec {
+            scheduler: scheduler.into(),
+            engine: engine.into(),
+            flags: flags & !ServiceFlags::HASHED,
+            timeout,
+            netmask: prefix.to_ne_bytes(),
+        },
+    )
+}
+
+fn dest() -> impl Strategy<Value = (DestKey, DestSpec)> {
+    let family = prop_oneof![Just(Family::V4), Just(Family::V6)];
+    let key = (family, any::<u16>()).prop_map(|(family, port)| {
+        // An address that may be a real server's, of either family.
+        let octets = [32, 1, 13, 184, 0, 5, 0, 0, 0, 0, 0, 0, 0, 0, 0, 17];
+        DestKey::new(family, address(family, octets), port)
+    });
+    let spec = (0..=i32::MAX, any::<u32>(), 1..=u16::MAX, any::<u16>(), any::<u8>()).prop_map(
+        |(weight, upper, tunnel_port, tunnel_flags, tunnel_type)| DestSpec {
+            weight,
+            upper,
+            lower: upper / 2,
+            tunnel_port,
+            tunnel_flags,
+            tunnel_type,
+            // A tunnel, as the only method for which the families may differ.
+            method: 2,
+            reserved: [0; 2],
+        },
+    );
+    (key, spec)
+}
+
+proptest! {
+    /// A service reads back as it was added, one by one and in the dump.
+    #[test]
+    fn services_read_as_added(key in service_key(), spec in service_spec()) {
+        let mut table = SmallTable::default();
+        let mut client = Client::new(LocalTransport::new(&mut table)).unwrap();
+        client.apply(&Command::AddService(key, spec)).unwrap();
+        let status = client.service(&key).unwrap();
+        prop_assert_eq!((status.key, status.spec), (key, spec));
+        prop_assert_eq!(client.services().unwrap(), vec![status]);
+    }
+
+    /// A destination reads back as it was added.
+    #[test]
+    fn destinations_read_as_added(key in service_key(), (dest, spec) in dest()) {
+        let mut table = SmallTable::default();
+        let mut client = Client::new(LocalTransport::new(&mut table)).unwrap();
+        let service = ServiceSpec {
+            scheduler: "rr".into(),
+            engine: "".into(),
+            flags: 0,
+            timeout: 0,
+            netmask: 128_u32.to_ne_bytes(),
+        };
+        client.apply(&Command::AddService(key, service)).unwrap();
+        client.apply(&Command::AddDest(key, dest, spec)).unwrap();
+        let dests = client.dests(&key).unwrap();
+        prop_assert_eq!(dests.len(), 1);
+        prop_assert_eq!((dests[0].key, dests[0].spec), (dest, spec));
+    }
+}
+
+#[test]
+fn the_client_learns_version_and_size() {
+    let mut table = SmallTable::default();
+    let mut client = Client::new(LocalTransport::new(&mut table)).unwrap();
+    let expect = Info { version: 0x01_02_01, table_size: 4096 };
+    assert_eq!(client.info().unwrap(), expect);
+}
+
+#[test]
+fn a_refusal_comes_back_as_its_errno() {
+    let mut table = SmallTable::default();
+    let mut client = Client::new(LocalTransport::new(&mut table)).unwrap();
+    let key = ServiceKey::fwmark(Family::V4, 1);
+    let refused = client.apply(&Command::DeleteService(key));
+    assert!(matches!(refused, Err(ClientError::Refused(Errno::SRCH))), "{refused:?}");
+}
+
+#[test]
+fn timeouts_of_zero_stay() {
+    let mut table = SmallTable::default();
+    let mut client = Client::new(LocalTransport::new(&mut table)).unwrap();
+    client.apply(&Command::SetTimeouts(TimeoutEdit { tcp: 100, tcp_fin: 0, udp: 30 })).unwrap();
+    let expect = Timeouts { tcp: 100, tcp_fin: 120, udp: 30 };
+    assert_eq!(client.timeouts().unwrap(), expect);
+}
+
+#[test]
+fn a_connection_reads_as_shown() {
+    let status = ConnStatus {
+        family: Family::V4,
+        protocol: 6,
+        client: Addr::v4([198, 51, 100, 7]),
+        client_port: 50000,
+        virtual_addr: Addr::v4([192, 0, 2, 10]),
+        virtual_port: 80,
+        dest_family: Family::V6,
+        dest: Addr::v6([0x20; 16]),
+        dest_port: 8080,
+        state: "ESTABLISHED",
+        expires_ms: 899_500,
+        flags: 0x0102,
+        fwmark: 7,
+    };
+    let mut table = SmallTable::default();
+    table.connections = vec![status; 1000];
+    let mut client = Client::new(LocalTransport::new(&mut table)).unwrap();
+    let connections = client.connections().unwrap();
+    assert_eq!(connections.len(), 1000);
+    let conn = &connections[999];
+    assert_eq!((conn.client, conn.client_port), (status.client, 50000));
+    assert_eq!((conn.virtual_addr, conn.virtual_port), (status.virtual_addr, 80));
+    assert_eq!((conn.dest_family, conn.dest, conn.dest_port), (Family::V6, status.dest, 8080));
+    assert_eq!((conn.state.as_str(), conn.expires_ms), ("ESTABLISHED", 899_500));
+    assert_eq!((conn.flags, conn.fwmark, conn.engine.as_str()), (0x0102, 7, ""));
+}
+
+#[test]
+fn no_sync_daemon_is_listed() {
+    let mut table = SmallTable::default();
+    let mut client = Client::new(LocalTransport::new(&mut table)).unwrap();
+    assert_eq!(client.sync_daemons().unwrap(), []);
+}

@@ -1,0 +1,187 @@
+//! A small table of services behind [`Control`], with the kernel's checks, so
+//! that the bytes can be tested without a data plane.
+
+use std::net::IpAddr;
+
+use ipvs_core::addr::{Addr, Family};
+use ipvs_core::command::{Command, CommandError};
+use ipvs_core::dest::{DestKey, DestSpec, ForwardingMethod};
+use ipvs_core::service::{ServiceKey, ServiceSpec};
+use ipvs_core::snapshot::{ConnStatus, Control, DestStatus, Refused, ServiceStatus, Timeouts};
+use ipvs_core::stats::{Counters, Rates};
+
+/// Services, newest first, each with its destinations, newest first.
+#[derive(Clone, Debug)]
+pub(crate) struct SmallTable {
+    services: Vec<(ServiceStatus, Vec<DestStatus>)>,
+    timeouts: Timeouts,
+    /// What `connections` shows.
+    pub(crate) connections: Vec<ConnStatus>,
+}
+
+impl Default for SmallTable {
+    fn default() -> Self {
+        let timeouts = Timeouts { tcp: 900, tcp_fin: 120, udp: 300 };
+        Self { services: Vec::new(), timeouts, connections: Vec::new() }
+    }
+}
+
+const SCHEDULERS: [&str; 15] = [
+    "rr", "wrr", "lc", "wlc", "lblc", "lblcr", "dh", "sh", "sed", "nq", "fo", "ovf", "mh", "twos",
+    "none",
+];
+
+impl SmallTable {
+    fn find(&mut self, key: &ServiceKey) -> Option<&mut (ServiceStatus, Vec<DestStatus>)> {
+        self.services.iter_mut().find(|(status, _)| status.key == *key)
+    }
+
+    fn edit(&mut self, command: &Command) -> Result<(), CommandError> {
+        match *command {
+            Command::AddService(key, spec) => {
+                if self.find(&key).is_some() {
+                    return Err(CommandError::ServiceExists);
+                }
+                check_service(&key, &spec)?;
+                let (counters, rates) = (Counters::default(), Rates::default());
+                self.services.insert(0, (ServiceStatus { key, spec, counters, rates }, vec![]));
+            }
+            Command::EditService(key, spec) => {
+                let (status, _) = self.find(&key).ok_or(CommandError::NoSuchService)?;
+                check_service(&key, &spec)?;
+                status.spec = spec;
+            }
+            Command::DeleteService(key) => {
+                self.find(&key).ok_or(CommandError::NoSuchService)?;
+                self.services.retain(|(status, _)| status.key != key);
+            }
+            Command::AddDest(key, dest, spec) => {
+                let (_, dests) = self.find(&key).ok_or(CommandError::NoSuchService)?;
+                check_dest(key.family(), &dest, &spec)?;
+                if !is_usable(&dest) {
+                    return Err(CommandError::Invalid);
+                }
+                if dests.iter().any(|status| status.key == dest) {
+                    return Err(CommandError::DestExists);
+                }
+                dests.insert(0, status_of(dest, spec));
+            }
+            Command::EditDest(key, dest, spec) => {
+                let (_, dests) = self.find(&key).ok_or(CommandError::NoSuchService)?;
+                check_dest(key.family(), &dest, &spec)?;
+                let status = dests.iter_mut().find(|status| status.key == dest);
+                status.ok_or(CommandError::NoSuchDest)?.spec = spec;
+            }
+            Command::DeleteDest(key, dest) => {
+                let (_, dests) = self.find(&key).ok_or(CommandError::NoSuchService)?;
+                let at = dests.iter().position(|status| status.key == dest);
+                dests.remove(at.ok_or(CommandError::NoSuchDest)?);
+            }
+            Command::Zero(None) => {}
+            Command::Zero(Some(key)) => {
+                self.find(&key).ok_or(CommandError::NoSuchService)?;
+            }
+            Command::Flush => self.services.clear(),
+            Command::SetTimeouts(edit) => {
+                let lay = |old: &mut u32, new| *old = if new == 0 { *old } else { new };
+                lay(&mut self.timeouts.tcp, edit.tcp);
+                lay(&mut self.timeouts.tcp_fin, edit.tcp_fin);
+                lay(&mut self.timeouts.udp, edit.udp);
+            }
+        }
+        Ok(())
+    }
+}
+
+fn status_of(key: DestKey, spec: DestSpec) -> DestStatus {
+    let (counters, rates) = (Counters::default(), Rates::default());
+    DestStatus { key, spec, active: 0, inactive: 0, persistent: 0, counters, rates }
+}
+
+fn check_service(key: &ServiceKey, spec: &ServiceSpec) -> Result<(), CommandError> {
+    if !SCHEDULERS.contains(&spec.scheduler.as_str()) {
+        return Err(CommandError::UnknownScheduler);
+    }
+    if !["", "sip"].contains(&spec.engine.as_str()) {
+        return Err(CommandError::UnknownPersistenceEngine);
+    }
+    let prefix = u32::from_ne_bytes(spec.netmask);
+    if key.family() == Family::V6 && !(1..=128).contains(&prefix) {
+        return Err(CommandError::Invalid);
+    }
+    Ok(())
+}
+
+fn check_dest(service: Family, dest: &DestKey, spec: &DestSpec) -> Result<(), CommandError> {
+    if dest.family() != service && spec.forwarding() != ForwardingMethod::Tunnel {
+        return Err(CommandError::Invalid);
+    }
+    if spec.weight < 0 || spec.lower > spec.upper {
+        return Err(CommandError::OutOfRange);
+    }
+    if spec.tunnel_type == 1 && spec.tunnel_port == 0 {
+        return Err(CommandError::Invalid);
+    }
+    Ok(())
+}
+
+/// Whether a packet could go there, with the two broadcast addresses of the
+/// networks that the transcripts were recorded in.
+fn is_usable(dest: &DestKey) -> bool {
+    match dest.addr.to_ip(dest.family()) {
+        IpAddr::V4(ip) => {
+            let local = [[10, 1, 0, 255], [192, 0, 2, 255]].map(Addr::v4);
+            !ip.is_unspecified()
+                && !ip.is_multicast()
+                && !ip.is_broadcast()
+                && !local.contains(&dest.addr)
+        }
+        IpAddr::V6(ip) => {
+            !ip.is_unspecified()
+                && !ip.is_multicast()
+                && !ip.is_unicast_link_local()
+                && ip.to_ipv4_mapped().is_none()
+        }
+    }
+}
+
+impl Control for SmallTable {
+    fn apply(&mut self, commands: &[Command]) -> Result<(), Refused> {
+        let before = self.clone();
+        for (position, command) in commands.iter().enumerate() {
+            if let Err(error) = self.edit(command) {
+                *self = before;
+                return Err(Refused { position, error });
+            }
+        }
+        Ok(())
+    }
+
+    fn services(&mut self, each: &mut dyn FnMut(ServiceStatus)) {
+        self.services.iter().for_each(|(status, _)| each(*status));
+    }
+
+    fn service(&mut self, key: &ServiceKey) -> Option<ServiceStatus> {
+        self.find(key).map(|(status, _)| *status)
+    }
+
+    fn dests(&mut self, key: &ServiceKey, each: &mut dyn FnMut(DestStatus)) -> bool {
+        let Some((_, dests)) = self.find(key) else { return false };
+        for status in dests {
+            each(*status);
+        }
+        true
+    }
+
+    fn connections(&mut self, each: &mut dyn FnMut(ConnStatus)) {
+        self.connections.iter().for_each(|status| each(*status));
+    }
+
+    fn timeouts(&mut self) -> Timeouts {
+        self.timeouts
+    }
+
+    fn table_size(&self) -> u32 {
+        4096
+    }
+}
