@@ -1,0 +1,21 @@
+//! Replays recorded behaviour of the kernel's IPVS on our own planes and tells
+//! every difference.
+//!
+//! * [`case`]: a recorded case, what went in and what came out.
+//! * [`subject`]: what is held against it: a director that takes frames and
+//!   commands while time is a value.
+//! * [`host`]: the director's host in the topology of the recordings.
+//! * [`plane`]: the planes, and how a case is run on each.
+//! * [`mod@replay`]: a case driven through a subject.
+//! * [`compare`]: frame against frame, text against text.
+//! * [`report`]: what people and machines read at the end.
+
+pub mod case;
+pub mod compare;
+pub mod decode;
+pub mod host;
+pub mod plane;
+pub mod replay;
+pub mod report;
+pub mod selection;
+pub mod subject;

@@ -1,0 +1,48 @@
+//! The planes, and how a case is run on each.
+
+use crate::case::Recorded;
+use crate::compare::Difference;
+use crate::replay::replay;
+use crate::report::Outcome;
+use crate::subject::{Subject, Trouble};
+
+/// What is held against the recordings.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
+pub enum Plane {
+    /// The core alone, in this process.
+    Core,
+    /// The plane of user space, in network namespaces.
+    User,
+    /// The plane of eBPF, in network namespaces.
+    Bpf,
+}
+
+impl Plane {
+    /// Its name, as typed.
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Core => "core",
+            Self::User => "user",
+            Self::Bpf => "bpf",
+        }
+    }
+
+    /// A director of this plane, laid out as in the recordings.
+    fn subject(self) -> Result<Box<dyn Subject>, Trouble> {
+        Err(Trouble::Unsupported(format!("plane {} is not there yet", self.name())))
+    }
+}
+
+/// Replays one case on a fresh director.
+pub fn run_case(recorded: &Recorded, plane: Plane) -> Outcome {
+    let replayed = plane.subject().and_then(|mut subject| replay(recorded, &mut *subject));
+    match replayed {
+        Ok(differences) if differences.is_empty() => Outcome::Passed,
+        Ok(differences) => Outcome::Failed(differences),
+        Err(Trouble::Unsupported(reason)) => Outcome::Skipped(reason),
+        Err(Trouble::Broken(error)) => Outcome::Failed(vec![Difference {
+            place: "the replay broke off".into(),
+            lines: vec![format!("{error:#}")],
+        }]),
+    }
+}

@@ -1,0 +1,40 @@
+//! What is held against a recording: a director that is given frames and
+//! commands while time is a value.
+
+use std::time::Duration;
+
+use crate::case::{Frame, Output};
+
+/// A director, laid out as in the recordings.
+pub trait Subject {
+    /// Runs a command on the director's host.
+    fn command(&mut self, line: &str) -> Result<Output, Trouble>;
+
+    /// Gives the director a frame and returns what it did with it.
+    fn inject(&mut self, frame: &Frame) -> Result<Handled, Trouble>;
+
+    /// Lets time pass until `to` after the start; returns the frames that left
+    /// the director meanwhile.
+    fn advance(&mut self, to: Duration) -> Result<Vec<Frame>, Trouble>;
+}
+
+/// What became of a frame.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Handled {
+    /// The frames that left the director because of it.
+    pub frames: Vec<Frame>,
+    /// Set where the director gave the frame to its host and there is no host:
+    /// the reason it gave.
+    pub passed: Option<String>,
+}
+
+/// Why a case could not be replayed to its end.
+#[derive(Debug, thiserror::Error)]
+pub enum Trouble {
+    /// The subject has no such thing: the case is skipped.
+    #[error("{0}")]
+    Unsupported(String),
+    /// Something that should work did not: the case fails.
+    #[error(transparent)]
+    Broken(#[from] anyhow::Error),
+}
