@@ -133,6 +133,7 @@ pub struct Topology {
     servers: Vec<ServerHost>,
     client_link: Link,
     director_links: [Link; 2],
+    router_links: [Link; 2],
     owned_by_director: bool,
 }
 
@@ -182,10 +183,6 @@ impl Topology {
             .map(|index| ServerHost::build(&switch, index))
             .collect::<Result<Vec<_>>>()?;
 
-        let ends = [&client_link].into_iter().chain(&director_links).chain(&router_links);
-        for link in ends.chain(servers.iter().map(|server| &server.link)) {
-            link.wait_until_running(CARRIER_TIMEOUT)?;
-        }
         let built = Self {
             client,
             director,
@@ -194,11 +191,26 @@ impl Topology {
             servers,
             client_link,
             director_links,
+            router_links,
             owned_by_director: plan.director_owns_vips,
         };
+        built.links().try_for_each(|link| link.wait_until_running(CARRIER_TIMEOUT))?;
         built.add_vip(VIP4.into())?;
         built.add_vip(VIP6.into())?;
         Ok(built)
+    }
+
+    /// The interfaces of all hosts.
+    pub fn links(&self) -> impl Iterator<Item = &Link> {
+        let ends = [&self.client_link].into_iter().chain(&self.director_links);
+        ends.chain(&self.router_links).chain(self.servers.iter().map(|server| &server.link))
+    }
+
+    /// Turns off offloads on all hosts, so that every frame is as it would be on a wire: checksums
+    /// filled, none larger than the MTU. XDP programs and packet sockets without virtio-net
+    /// headers need it.
+    pub fn disable_offloads(&self) -> Result<()> {
+        self.links().try_for_each(Link::disable_offloads)
     }
 
     /// Makes `vip` a virtual address: one of the director (if the plan says so), and one of every

@@ -86,6 +86,31 @@ fn bodies_arrive_whole_in_both_directions() {
 }
 
 #[test]
+fn frames_are_as_on_a_wire_without_offloads() {
+    isolated("frames_are_as_on_a_wire_without_offloads", || {
+        let lab = Plan::with_servers(1).build().unwrap();
+        lab.disable_offloads().unwrap();
+        let servers = lab.serve(PORT).unwrap();
+        let to = SocketAddr::new(servers[0].host.v4(), PORT);
+        let get = || HttpClient::new().get_path("/bytes/1000000", to, TIMEOUT);
+        assert_eq!(lab.client().run(get).unwrap().unwrap().body.len(), 1_000_000);
+        let packets = packets_received(lab.client(), "eth0");
+        // 1448 octets of data fit into a segment.
+        assert!(packets >= 1_000_000 / 1448, "only {packets} packets came");
+    });
+}
+
+/// The second number behind an interface's name in `/proc/net/dev`.
+fn packets_received(namespace: &Namespace, link: &str) -> u64 {
+    let table = namespace.run(|| fs::read_to_string("/proc/thread-self/net/dev"));
+    let numbers = table.ok().and_then(Result::ok).and_then(|table| {
+        let line = table.lines().find_map(|line| line.trim().strip_prefix(&format!("{link}:")))?;
+        line.split_whitespace().nth(1)?.parse().ok()
+    });
+    numbers.unwrap_or_default()
+}
+
+#[test]
 fn a_stopped_server_refuses_and_a_started_one_serves_again() {
     isolated("a_stopped_server_refuses_and_a_started_one_serves_again", || {
         let lab = Plan::with_servers(1).build().unwrap();
