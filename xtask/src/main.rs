@@ -1,10 +1,16 @@
 //! `cargo xtask`: one entry for everything a developer of ipvs-rs runs.
 
 mod bpf;
+mod packages;
 mod run;
+mod test;
+#[cfg(test)]
+mod tidy;
 
+use std::ffi::OsString;
 use std::process::ExitCode;
 
+use anyhow::Result;
 use clap::{Parser, Subcommand};
 
 /// Everything a developer of ipvs-rs runs.
@@ -17,13 +23,24 @@ struct Cli {
 
 #[derive(Debug, Subcommand)]
 enum Task {
-    /// Builds the committed eBPF object from its sources.
+    /// Build the committed eBPF object from its sources, or check it
     Bpf(bpf::Options),
+    /// Replay recorded behaviour of the kernel's IPVS on a plane
+    #[command(disable_help_flag = true)]
+    Conformance {
+        /// What the runner is told; `--help` lists it
+        #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
+        args: Vec<OsString>,
+    },
+    /// Run every test there is, and say which are skipped and why
+    Test(test::Options),
 }
 
 fn main() -> ExitCode {
     let result = match Cli::parse().task {
         Task::Bpf(options) => bpf::run_task(&options),
+        Task::Conformance { args } => conformance(&args),
+        Task::Test(options) => test::run_task(&options),
     };
     match result {
         Ok(()) => ExitCode::SUCCESS,
@@ -32,4 +49,17 @@ fn main() -> ExitCode {
             ExitCode::FAILURE
         }
     }
+}
+
+/// The runner is a program of its own, so that this one is built quickly.
+fn conformance(args: &[OsString]) -> Result<()> {
+    let mut command = run::cargo();
+    command
+        .args(["run", "--quiet", "--manifest-path"])
+        .arg(run::workspace().join("tests/conformance/Cargo.toml"))
+        .arg("--")
+        .args(args)
+        // A folder of cases is named from where the user stands.
+        .current_dir(std::env::current_dir()?);
+    run::run(&mut command)
 }

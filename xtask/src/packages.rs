@@ -1,0 +1,54 @@
+//! The Debian packages that tests drive.
+
+use std::process::Command;
+
+use crate::run::{exists, run, say};
+
+/// A program that tests start, and the package that it is in.
+const DRIVEN: [(&str, &str); 7] = [
+    ("nginx", "nginx-light"),
+    ("curl", "curl"),
+    ("wrk", "wrk"),
+    ("iperf3", "iperf3"),
+    ("ip", "iproute2"),
+    ("ethtool", "ethtool"),
+    ("nft", "nftables"),
+];
+
+/// Installs what is missing, if this is Debian and we may; returns the
+/// packages that are missing still. Tests that need one of them say so.
+pub(crate) fn install() -> Vec<&'static str> {
+    let wanted = missing();
+    if wanted.is_empty() || !exists("apt-get") {
+        return wanted;
+    }
+    say(&format!("installing {}", wanted.join(" ")));
+    let install = || {
+        run(Command::new("apt-get")
+            .env("DEBIAN_FRONTEND", "noninteractive")
+            .args(["install", "--yes", "--quiet=2", "--no-install-recommends"])
+            .args(&wanted))
+    };
+    // The lists may be old or absent.
+    let installed = install().or_else(|_| {
+        run(Command::new("apt-get").args(["update", "--quiet=2"]))?;
+        install()
+    });
+    if let Err(error) = installed {
+        say(&format!("could not install packages: {error:#}"));
+    }
+    missing()
+}
+
+fn missing() -> Vec<&'static str> {
+    let missing = DRIVEN.iter().filter(|(program, _)| !is_installed(program));
+    missing.map(|(_, package)| *package).collect()
+}
+
+/// Looks where administrators' programs are, too: an unprivileged user's
+/// `PATH` may leave those folders out.
+fn is_installed(program: &str) -> bool {
+    let path = std::env::var_os("PATH").unwrap_or_default();
+    let more = ["/usr/sbin", "/sbin"].map(std::path::PathBuf::from);
+    std::env::split_paths(&path).chain(more).any(|folder| folder.join(program).is_file())
+}
