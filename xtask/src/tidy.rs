@@ -79,12 +79,16 @@ fn no_source_file_is_too_long_to_read() {
 
 #[test]
 fn unsafe_stands_in_the_named_files_only() {
-    let word = ["unsafe", " "].concat();
+    // Put together here, so that this file does not hold them.
+    let words = ["{", "fn ", "impl ", "extern ", "trait "].map(|what| format!("unsafe {what}"));
     let attribute = ["#[unsafe", "("].concat();
+    let holds = |line: &str| {
+        words.iter().any(|word| line.contains(word.as_str())) || line.contains(&attribute)
+    };
     let mut needed = Vec::new();
     for (name, text) in sources() {
         let mut code = text.lines().filter(|line| !line.trim_start().starts_with("//"));
-        if code.any(|line| line.contains(&word) || line.contains(&attribute)) {
+        if code.any(holds) {
             let allowed = UNSAFE.into_iter().find(|place| name.starts_with(place));
             needed.push(allowed.unwrap_or_else(|| panic!("{name} holds unsafe code")));
         }
