@@ -4,8 +4,10 @@
 //!   the only code that decides what a command does.
 //! * [`store`] is what it writes to: maps of the kernel or memory.
 //! * [`memory`] holds the tables of a plane in this process.
+//! * [`rtnetlink`] asks the host for interfaces, routes and neighbours.
 
 pub mod frame;
 pub mod memory;
 pub mod registry;
+pub mod rtnetlink;
 pub mod store;
