@@ -4,18 +4,28 @@
 //! * [`case`]: a recorded case, what went in and what came out.
 //! * [`subject`]: what is held against it: a director that takes frames and
 //!   commands while time is a value.
+//! * [`core_subject`]: the core alone, without a host or a clock.
 //! * [`host`]: the director's host in the topology of the recordings.
+//! * [`layout`], [`wire`]: the same network for real, in namespaces, and its
+//!   other ends.
+//! * [`namespace_subject`]: a data plane at work there.
 //! * [`plane`]: the planes, and how a case is run on each.
 //! * [`mod@replay`]: a case driven through a subject.
 //! * [`compare`]: frame against frame, text against text.
 //! * [`report`]: what people and machines read at the end.
 
+pub mod adm;
 pub mod case;
 pub mod compare;
+pub mod core_subject;
 pub mod decode;
 pub mod host;
+pub mod layout;
+pub mod namespace_subject;
 pub mod plane;
 pub mod replay;
 pub mod report;
 pub mod selection;
+pub mod shell;
 pub mod subject;
+pub mod wire;

@@ -2,6 +2,7 @@
 
 use crate::case::Recorded;
 use crate::compare::Difference;
+use crate::core_subject::CoreSubject;
 use crate::replay::replay;
 use crate::report::Outcome;
 use crate::subject::{Subject, Trouble};
@@ -29,7 +30,12 @@ impl Plane {
 
     /// A director of this plane, laid out as in the recordings.
     fn subject(self) -> Result<Box<dyn Subject>, Trouble> {
-        Err(Trouble::Unsupported(format!("plane {} is not there yet", self.name())))
+        match self {
+            Self::Core => Ok(Box::new(CoreSubject::new()?)),
+            Self::User | Self::Bpf => {
+                Err(Trouble::Unsupported(format!("plane {} is not there yet", self.name())))
+            }
+        }
     }
 }
 

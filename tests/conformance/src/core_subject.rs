@@ -1,0 +1,158 @@
+//! The core alone: tables in memory, a host that is data, a clock that is a
+//! number.
+
+use std::time::Duration;
+
+use anyhow::{Context as _, anyhow};
+use ipvs_core::addr::{Addr, Family};
+use ipvs_core::director;
+use ipvs_core::hop::{Route, RouteQuery};
+use ipvs_core::settings::Settings;
+use ipvs_core::time::Instant;
+use ipvs_core::verdict::Verdict;
+use ipvs_plane::memory::{self, MemoryTables};
+use ipvs_plane::registry::Registry;
+use ipvs_plane::store::{Limits, Store as _};
+
+use crate::case::{Frame, Output};
+use crate::host::Host;
+use crate::subject::{Handled, Subject, Trouble};
+use crate::{adm, shell};
+
+/// Connections that there is room for: more than any case makes.
+const CONNECTIONS: u32 = 1 << 12;
+/// How far time goes on a replay between two looks at the timers.
+const TICK: Duration = Duration::from_secs(1);
+/// When a replay begins, on the clock of the tables: not at 0, where a mistake
+/// with times before the beginning would hide.
+const START: Duration = Duration::from_secs(1000);
+
+/// The core with what a plane must offer it.
+#[derive(Debug)]
+pub struct CoreSubject {
+    registry: Registry<MemoryTables<Virtual>>,
+    elapsed: Duration,
+}
+
+/// The host of the tables.
+#[derive(Debug)]
+struct Virtual {
+    host: Host,
+    now: Instant,
+}
+
+impl memory::Host for Virtual {
+    fn route(&self, query: &RouteQuery) -> Route {
+        self.host.route(query)
+    }
+
+    fn source_towards(&self, family: Family, addr: Addr) -> Addr {
+        let query = RouteQuery { family, destination: addr, source: Addr::UNSPECIFIED };
+        let index = match self.host.route(&query) {
+            Route::Via(hop) => hop.ifindex,
+            Route::Unresolved { ifindex, .. } => ifindex,
+            Route::Host | Route::Unreachable => return Addr::UNSPECIFIED,
+        };
+        let own =
+            self.host.interface_at(index).and_then(|it| self.host.own_address(it.name, family));
+        own.map_or(Addr::UNSPECIFIED, |own| Addr::from_ip(own).1)
+    }
+
+    fn now(&self) -> Instant {
+        self.now
+    }
+}
+
+impl CoreSubject {
+    /// A director without services on the host of `std-1`.
+    pub fn new() -> Result<Self, Trouble> {
+        let host = Virtual { host: Host::std_1(), now: instant(Duration::ZERO) };
+        let limits = Limits { conns: CONNECTIONS, ..Limits::default() };
+        let tables = MemoryTables::new(host, limits)
+            .map_err(|error| anyhow!("no memory for the tables: {error:?}"))?;
+        let Ok(registry) = Registry::new(tables);
+        Ok(Self { registry, elapsed: Duration::ZERO })
+    }
+
+    fn set(&mut self, name: &str, value: &str) -> Result<(), Trouble> {
+        let unsupported = || Trouble::Unsupported(format!("setting {name}={value}"));
+        let Ok(number) = value.parse::<u32>() else { return Err(unsupported()) };
+        let field: fn(&mut Settings) -> &mut u32 = match name {
+            "conn_reuse_mode" => |it| &mut it.conn_reuse_mode,
+            "expire_nodest_conn" => |it| &mut it.expire_nodest_conn,
+            "sloppy_tcp" => |it| &mut it.sloppy_tcp,
+            "sloppy_sctp" => |it| &mut it.sloppy_sctp,
+            "pmtu_disc" => |it| &mut it.pmtu_disc,
+            // What is not there is as if it were off.
+            "conntrack" | "cache_bypass" | "nat_icmp_send" | "schedule_icmp" | "drop_packet"
+            | "drop_entry" | "secure_tcp"
+                if number == 0 =>
+            {
+                return Ok(());
+            }
+            _ => return Err(unsupported()),
+        };
+        let Ok(()) = self.registry.change_settings(|settings| *field(settings) = number);
+        Ok(())
+    }
+}
+
+impl Subject for CoreSubject {
+    fn command(&mut self, line: &str) -> Result<Output, Trouble> {
+        let Some(words) = shell::words(line) else {
+            return Err(Trouble::Unsupported(format!("`{line}` needs a shell")));
+        };
+        if words.first().is_some_and(|program| program.starts_with("ipvsadm")) {
+            return adm::run(&words, &mut self.registry);
+        }
+        if let Some((name, value)) = shell::setting(&words) {
+            self.set(name, value)?;
+            let stdout = format!("net.ipv4.vs.{name} = {value}\n");
+            return Ok(Output { stdout, ..Output::default() });
+        }
+        let host = &mut self.registry.store_mut().host.host;
+        host.command(line)
+            .ok_or_else(|| Trouble::Unsupported(format!("`{line}` needs a real host")))?;
+        // As the daemon would, on hearing of a changed route.
+        let Ok(()) = self.registry.change_settings(|settings| settings.route_generation += 1);
+        Ok(Output::default())
+    }
+
+    fn inject(&mut self, frame: &Frame) -> Result<Handled, Trouble> {
+        let tables = self.registry.store();
+        let index = |dev: &str| tables.host.host.interface(dev).map(|it| it.index);
+        let entry = index(&frame.dev).with_context(|| format!("no interface {}", frame.dev))?;
+        let mut buffer = ipvs_plane::frame::Frame::new(frame.octets.clone());
+        let verdict = director::handle(&mut buffer, tables, entry, tables.host.now);
+        match verdict {
+            Verdict::Pass(reason) => {
+                Ok(Handled { frames: Vec::new(), passed: Some(reason.label().to_owned()) })
+            }
+            Verdict::Drop(_) => Ok(Handled::default()),
+            Verdict::Send { ifindex } => {
+                let dev = tables.host.host.interface_at(ifindex).context("sent to no interface")?;
+                let frame = Frame { dev: dev.name.to_owned(), octets: buffer.into_octets() };
+                Ok(Handled { frames: vec![frame], passed: None })
+            }
+            // The host asks for the neighbour, which never answers.
+            Verdict::Resolve { next, .. } => {
+                Ok(Handled { frames: Vec::new(), passed: Some(format!("resolving {next:?}")) })
+            }
+        }
+    }
+
+    fn advance(&mut self, to: Duration) -> Result<Vec<Frame>, Trouble> {
+        while self.elapsed < to {
+            self.elapsed = (self.elapsed + TICK).min(to);
+            let tables = self.registry.store_mut();
+            tables.host.now = instant(self.elapsed);
+            tables.sweep();
+            self.registry.tick();
+        }
+        Ok(Vec::new())
+    }
+}
+
+fn instant(elapsed: Duration) -> Instant {
+    Instant::from_nanos(u64::try_from((START + elapsed).as_nanos()).unwrap_or(u64::MAX))
+}

@@ -1,0 +1,128 @@
+//! A data plane at work: its interfaces in network namespaces, frames on real
+//! wires, and its clock moved instead of waited for.
+
+use std::process::Stdio;
+use std::time::Duration;
+
+use anyhow::{Context as _, Result};
+use ipvs_core::snapshot::Control;
+
+use crate::case::{Frame, Output};
+use crate::host::Host;
+use crate::layout::Layout;
+use crate::subject::{Handled, Subject, Trouble};
+use crate::wire::Wire;
+use crate::{adm, shell};
+
+/// A data plane as the replay drives it.
+pub trait Driven {
+    /// Its control side.
+    fn control(&mut self) -> &mut dyn Control;
+
+    /// Changes a setting, as `sysctl -w net.ipv4.vs.NAME=VALUE` does; `false`
+    /// if there is none of this name or it does not take this value.
+    fn set(&mut self, name: &str, value: &str) -> Result<bool>;
+
+    /// Sets its clock on by `by`, and does what has become due.
+    fn shift_clock(&mut self, by: Duration) -> Result<()>;
+
+    /// Returns when every frame sent so far is done with, as far as the
+    /// kernel's own order does not see to that.
+    fn settle(&mut self) -> Result<()>;
+
+    /// Hears that routes or interfaces of the host have changed.
+    fn host_changed(&mut self) -> Result<()>;
+}
+
+/// A plane in the network of the recordings.
+pub struct NamespaceSubject {
+    // Dropped before the network that it works on.
+    plane: Box<dyn Driven>,
+    wire: Wire,
+    layout: Layout,
+    elapsed: Duration,
+}
+
+impl std::fmt::Debug for NamespaceSubject {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("NamespaceSubject").field("elapsed", &self.elapsed).finish_non_exhaustive()
+    }
+}
+
+impl NamespaceSubject {
+    /// Lays the network out and starts a plane in it.
+    pub fn new(
+        start: impl FnOnce(&Layout) -> Result<Box<dyn Driven>, Trouble>,
+    ) -> Result<Self, Trouble> {
+        if !ipvs_lab::can_make_namespaces() {
+            return Err(Trouble::Unsupported("no right to make network namespaces".into()));
+        }
+        let host = Host::std_1();
+        let layout = Layout::build(&host)?;
+        let mut wire = Wire::open(&layout, &host)?;
+        let plane = start(&layout)?;
+        wire.settle()?;
+        Ok(Self { plane, wire, layout, elapsed: Duration::ZERO })
+    }
+
+    /// Waits until all that was sent is done with; returns what came out.
+    fn settle(&mut self) -> Result<Vec<Frame>> {
+        // What the plane sends, the kernel may have to carry on.
+        self.plane.settle()?;
+        self.wire.settle()
+    }
+
+    fn on_host(&self, line: &str) -> Result<Output> {
+        let mut command = self.layout.director.command("sh")?;
+        command.args(["-c", line]).stdin(Stdio::null());
+        let output = command.output().context("cannot start sh")?;
+        let text = |octets: Vec<u8>| String::from_utf8_lossy(&octets).into_owned();
+        Ok(Output {
+            rc: output.status.code().unwrap_or(-1),
+            stdout: text(output.stdout),
+            stderr: text(output.stderr),
+        })
+    }
+}
+
+impl Subject for NamespaceSubject {
+    fn command(&mut self, line: &str) -> Result<Output, Trouble> {
+        let words = shell::words(line);
+        if let Some(words) = &words {
+            if words.first().is_some_and(|program| program.starts_with("ipvsadm")) {
+                return adm::run(words, self.plane.control());
+            }
+            if let Some((name, value)) = shell::setting(words) {
+                if !self.plane.set(name, value)? {
+                    return Err(Trouble::Unsupported(format!("setting {name}={value}")));
+                }
+                let stdout = format!("net.ipv4.vs.{name} = {value}\n");
+                return Ok(Output { stdout, ..Output::default() });
+            }
+        }
+        if line.contains("ipvsadm") || line.contains("ip_vs") || line.contains("net.ipv4.vs") {
+            return Err(Trouble::Unsupported(format!("`{line}` needs a director of this host")));
+        }
+        let output = self.on_host(line)?;
+        if output.rc == 127 {
+            return Err(Trouble::Unsupported(format!("`{line}`: no such program here")));
+        }
+        self.plane.host_changed()?;
+        Ok(output)
+    }
+
+    fn inject(&mut self, frame: &Frame) -> Result<Handled, Trouble> {
+        self.wire.send(frame)?;
+        Ok(Handled { frames: self.settle()?, passed: None })
+    }
+
+    fn advance(&mut self, to: Duration) -> Result<Vec<Frame>, Trouble> {
+        let by = to.saturating_sub(self.elapsed);
+        if by.is_zero() {
+            return Ok(Vec::new());
+        }
+        self.plane.shift_clock(by)?;
+        self.elapsed = to;
+        Ok(self.settle()?)
+    }
+}
