@@ -1,0 +1,165 @@
+//! The commands that show something: `-L` in all its forms, and `-S`.
+
+use std::io::{self, Write};
+
+use ipvs_core::snapshot::ServiceStatus;
+use ipvs_netlink::client::Transport;
+use ipvs_netlink::sync::{SyncDaemon, SyncState};
+use ipvs_netlink::{Client, ClientError, Info};
+
+use self::rows::Format;
+use self::text::Naming;
+use super::names::Names;
+use super::options::{Given, Verb};
+use super::parse::Invocation;
+
+mod conns;
+mod rows;
+mod save;
+mod sort;
+mod text;
+
+/// Why a listing stopped.
+#[derive(Debug)]
+pub(crate) enum ListError {
+    /// The director refused, or could not be asked.
+    Director(ClientError),
+    /// The text could not be written.
+    Output(io::Error),
+}
+
+impl From<ClientError> for ListError {
+    fn from(error: ClientError) -> Self {
+        Self::Director(error)
+    }
+}
+
+impl From<io::Error> for ListError {
+    fn from(error: io::Error) -> Self {
+        Self::Output(error)
+    }
+}
+
+/// Shows what a command line asks for.
+pub(crate) fn show<T: Transport>(
+    client: &mut Client<T>,
+    info: Info,
+    line: &Invocation,
+    names: &dyn Names,
+    out: &mut dyn Write,
+) -> Result<(), ListError> {
+    let given = line.given;
+    let naming = Naming { numeric: given.has(Given::Numeric), names };
+    if given.has(Given::Connection) {
+        return connections(client, naming, given.has(Given::PersistentConn), out);
+    }
+    if given.has(Given::Timeout) {
+        let timeouts = client.timeouts()?;
+        let (tcp, tcp_fin, udp) = (timeouts.tcp, timeouts.tcp_fin, timeouts.udp);
+        return Ok(writeln!(out, "Timeout (tcp tcpfin udp): {tcp} {tcp_fin} {udp}")?);
+    }
+    if given.has(Given::Daemon) {
+        return Ok(sync_daemons(&client.sync_daemons()?, out)?);
+    }
+    let listing = Listing {
+        format: Format::of(given),
+        exact: given.has(Given::Exact),
+        sorted: !given.has(Given::NoSort),
+        saves: line.verb == Verb::Save,
+        naming,
+    };
+    if given.has(Given::ServiceAddress) {
+        let status = client.service(&line.service)?;
+        rows::header(out, listing.format)?;
+        return listing.service(client, &status, out);
+    }
+    let mut services = client.services()?;
+    if listing.sorted {
+        services = sort::services(services);
+    }
+    if !listing.saves {
+        let [_, major, minor, patch] = info.version.to_be_bytes();
+        let size = info.table_size;
+        writeln!(out, "IP Virtual Server version {major}.{minor}.{patch} (size={size})")?;
+        rows::header(out, listing.format)?;
+    }
+    services.iter().try_for_each(|status| listing.service(client, status, out))
+}
+
+/// How services are listed.
+struct Listing<'a> {
+    format: Format,
+    exact: bool,
+    sorted: bool,
+    /// As command lines rather than as a table.
+    saves: bool,
+    naming: Naming<'a>,
+}
+
+impl Listing<'_> {
+    /// Shows a service and its destinations.
+    fn service<T: Transport>(
+        &self,
+        client: &mut Client<T>,
+        status: &ServiceStatus,
+        out: &mut dyn Write,
+    ) -> Result<(), ListError> {
+        let key = &status.key;
+        let mut dests = client.dests(key)?;
+        if self.sorted {
+            dests = sort::dests(dests);
+        }
+        if self.saves {
+            save::service(out, self.naming, status)?;
+            for dest in &dests {
+                save::dest(out, self.naming, key, dest)?;
+            }
+            return Ok(());
+        }
+        let format = (self.format, self.exact);
+        rows::service(out, format, self.naming, status)?;
+        for dest in &dests {
+            rows::dest(out, format, self.naming, key, dest)?;
+        }
+        Ok(())
+    }
+}
+
+/// Shows all connections, in the director's order.
+fn connections<T: Transport>(
+    client: &mut Client<T>,
+    naming: Naming<'_>,
+    with_engine: bool,
+    out: &mut dyn Write,
+) -> Result<(), ListError> {
+    let connections = client.connections()?;
+    conns::header(out, with_engine)?;
+    for conn in &connections {
+        conns::row(out, naming, with_engine, conn)?;
+    }
+    Ok(())
+}
+
+/// Shows the sync daemons, the master first.
+fn sync_daemons(daemons: &[SyncDaemon], out: &mut dyn Write) -> io::Result<()> {
+    for (state, name) in [(SyncState::Master, "master"), (SyncState::Backup, "backup")] {
+        for daemon in daemons.iter().filter(|daemon| daemon.state == state.number()) {
+            let SyncDaemon { interface, sync_id, max_len, group, port, ttl, .. } = daemon;
+            write!(out, "{name} sync daemon (mcast={interface}, syncid={sync_id}")?;
+            if *max_len != 0 {
+                write!(out, ", maxlen={max_len}")?;
+            }
+            if let Some(group) = group {
+                write!(out, ", group={group}")?;
+            }
+            if *port != 0 {
+                write!(out, ", port={port}")?;
+            }
+            if *ttl != 0 {
+                write!(out, ", ttl={ttl}")?;
+            }
+            writeln!(out, ")")?;
+        }
+    }
+    Ok(())
+}

@@ -1,0 +1,5 @@
+//! The `ipvs` command, subcommand by subcommand, as functions.
+
+#![forbid(unsafe_code)]
+
+pub mod adm;
