@@ -103,7 +103,7 @@ impl Subject for CoreSubject {
             return Err(Trouble::Unsupported(format!("`{line}` needs a shell")));
         };
         if words.first().is_some_and(|program| program.starts_with("ipvsadm")) {
-            return adm::run(&words, &mut self.registry);
+            return Ok(adm::run(&words, &mut self.registry));
         }
         if let Some((name, value)) = shell::setting(&words) {
             self.set(name, value)?;

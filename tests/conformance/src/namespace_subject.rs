@@ -90,7 +90,7 @@ impl Subject for NamespaceSubject {
         let words = shell::words(line);
         if let Some(words) = &words {
             if words.first().is_some_and(|program| program.starts_with("ipvsadm")) {
-                return adm::run(words, self.plane.control());
+                return Ok(adm::run(words, self.plane.control()));
             }
             if let Some((name, value)) = shell::setting(words) {
                 if !self.plane.set(name, value)? {
