@@ -1,6 +1,8 @@
 //! Plain `cargo test` holds the core against every recorded case that
 //! `passing.txt` says it must pass.
 
+#![expect(clippy::tests_outside_test_module, reason = "the whole file is a test module")]
+
 use std::path::Path;
 
 use ipvs_conformance::case::Recorded;
