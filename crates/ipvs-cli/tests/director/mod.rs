@@ -1,0 +1,33 @@
+//! A director with tables in memory, on a host that has no way to anywhere.
+
+use ipvs_core::addr::{Addr, Family};
+use ipvs_core::hop::{RouteQuery, Way};
+use ipvs_core::time::Instant;
+use ipvs_plane::memory::{Host, MemoryTables};
+use ipvs_plane::registry::Registry;
+use ipvs_plane::store::Limits;
+
+/// The host: no packet comes, so nothing is asked of it.
+#[derive(Debug)]
+pub(crate) struct NoHost;
+
+impl Host for NoHost {
+    fn route(&self, _: &RouteQuery) -> Way {
+        Way::default()
+    }
+
+    fn source_towards(&self, _: Family, _: Addr) -> Addr {
+        Addr::UNSPECIFIED
+    }
+
+    fn now(&self) -> Instant {
+        Instant::default()
+    }
+}
+
+/// A director with a connection table of the kernel's default size.
+pub(crate) fn director() -> Registry<MemoryTables<NoHost>> {
+    let limits = Limits { services: 1 << 10, dests: 1 << 10, members: 1 << 12, conns: 1 << 12 };
+    let tables = MemoryTables::new(NoHost, limits).expect("memory for the tables");
+    Registry::new(tables).expect("tables in memory take everything")
+}

@@ -1,0 +1,94 @@
+//! Replays what the real `ipvsadm` printed, command by command, on ours: once
+//! before a table that takes all that the kernel takes, which shows what the
+//! tool prints, and once before a director, which shows what it can do so far.
+#![expect(
+    clippy::panic,
+    clippy::tests_outside_test_module,
+    reason = "the whole file is a test module"
+)]
+
+use std::fs;
+use std::io::{self, Write};
+use std::path::{Path, PathBuf};
+
+use ipvs_core::snapshot::Control;
+use small_table::SmallTable;
+use transcript::Rules;
+
+mod director;
+#[path = "../../ipvs-netlink/tests/support/mod.rs"]
+mod small_table;
+mod transcript;
+
+/// Commands that we answer differently, with the reason.
+const DIFFERS: &[(&str, &str)] =
+    &[("ipvsadm -A -t 192.0.2.10:97 -s sh -b ,", "ipvsadm crashes here")];
+
+/// Transcripts with commands that start sync daemons, which no director of ours does.
+const WITH_DAEMONS: [&str; 4] = ["daemon", "matrix-other", "restore-syntax", "server-mixed-family"];
+
+/// Transcripts with schedulers (mh, sh, …), engines (sip) or checks of
+/// addresses (broadcast) that our director lacks.
+const BEYOND_THE_DIRECTOR: [&str; 8] = [
+    "list-formats",
+    "list-one-service",
+    "matrix-change",
+    "save-restore-roundtrip",
+    "server-addresses",
+    "service-flags",
+    "service-fwmark",
+    "service-ops-pe",
+];
+
+fn folder() -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("../../tests/transcripts")
+}
+
+/// All transcripts, by name.
+fn names() -> Vec<String> {
+    let files = fs::read_dir(folder()).expect("the transcripts");
+    let paths = files.map(|file| file.expect("a file").path());
+    let texts = paths.filter(|path| path.extension().is_some_and(|ending| ending == "txt"));
+    let mut names: Vec<String> =
+        texts.filter_map(|path| Some(path.file_stem()?.to_str()?.to_owned())).collect();
+    names.sort();
+    names
+}
+
+/// Replays all transcripts, each before a new director, and checks that those
+/// in `known` differ and no others. Prints what differs in those others.
+#[track_caller]
+fn check<C: Control>(title: &str, new: impl Fn() -> C, known: &[&str]) {
+    let mut out = io::stdout().lock();
+    let mut different = Vec::new();
+    for name in names() {
+        let text = fs::read_to_string(folder().join(&name).with_extension("txt"));
+        let blocks = transcript::parse(&text.expect("a transcript"));
+        let any_order = matches!(name.as_str(), "service-address" | "service-ipv6");
+        let rules = Rules { differs: DIFFERS, any_order };
+        let tally = transcript::replay(&blocks, &mut new(), rules);
+        let (passed, failed, skipped) = (tally.passed, tally.failed, tally.skipped.len());
+        if failed > 0 && !known.contains(&name.as_str()) {
+            let skips = tally.skipped.join("\n");
+            writeln!(out, "{}skipped:\n{skips}", tally.report).expect("standard output");
+        }
+        writeln!(out, "{title}: {name}: {passed} passed, {failed} failed, {skipped} skipped")
+            .expect("standard output");
+        if failed > 0 {
+            different.push(name);
+        }
+    }
+    assert_eq!(different, known);
+}
+
+#[test]
+fn the_tool_prints_what_the_real_one_printed() {
+    check("tool", SmallTable::default, &WITH_DAEMONS);
+}
+
+#[test]
+fn the_director_does_what_the_kernel_did() {
+    let mut known = [&WITH_DAEMONS[..], &BEYOND_THE_DIRECTOR[..]].concat();
+    known.sort_unstable();
+    check("director", director::director, &known);
+}
