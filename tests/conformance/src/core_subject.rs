@@ -8,6 +8,7 @@ use ipvs_core::addr::{Addr, Family};
 use ipvs_core::director;
 use ipvs_core::hop::{Route, RouteQuery};
 use ipvs_core::settings::Settings;
+use ipvs_core::snapshot::Control;
 use ipvs_core::time::Instant;
 use ipvs_core::verdict::Verdict;
 use ipvs_plane::memory::{self, MemoryTables};
@@ -74,6 +75,11 @@ impl CoreSubject {
         Ok(Self { registry, elapsed: Duration::ZERO })
     }
 
+    /// Its control side.
+    pub fn control(&mut self) -> &mut dyn Control {
+        &mut self.registry
+    }
+
     fn set(&mut self, name: &str, value: &str) -> Result<(), Trouble> {
         let unsupported = || Trouble::Unsupported(format!("setting {name}={value}"));
         let Ok(number) = value.parse::<u32>() else { return Err(unsupported()) };
@@ -103,7 +109,7 @@ impl Subject for CoreSubject {
             return Err(Trouble::Unsupported(format!("`{line}` needs a shell")));
         };
         if words.first().is_some_and(|program| program.starts_with("ipvsadm")) {
-            return Ok(adm::run(&words, &mut self.registry));
+            return Ok(adm::run(&words, self.control()));
         }
         if let Some((name, value)) = shell::setting(&words) {
             self.set(name, value)?;

@@ -126,3 +126,61 @@ impl Subject for NamespaceSubject {
         Ok(self.settle()?)
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::path::Path;
+
+    use ipvs_lab::testing::isolated;
+
+    use super::*;
+    use crate::case::Recorded;
+    use crate::core_subject::CoreSubject;
+    use crate::replay::replay;
+
+    /// Takes commands and sees no packet.
+    struct Blind(CoreSubject);
+
+    impl Driven for Blind {
+        fn control(&mut self) -> &mut dyn Control {
+            self.0.control()
+        }
+
+        fn set(&mut self, _: &str, _: &str) -> Result<bool> {
+            Ok(false)
+        }
+
+        fn shift_clock(&mut self, _: Duration) -> Result<()> {
+            Ok(())
+        }
+
+        fn settle(&mut self) -> Result<()> {
+            Ok(())
+        }
+
+        fn host_changed(&mut self) -> Result<()> {
+            Ok(())
+        }
+    }
+
+    #[test]
+    fn what_the_host_alone_does_is_what_it_did_in_the_recording() {
+        let name =
+            "namespace_subject::tests::what_the_host_alone_does_is_what_it_did_in_the_recording";
+        isolated(name, || {
+            let cases = Path::new(env!("CARGO_MANIFEST_DIR")).join("cases");
+            let replayed = |case: &str| {
+                let recorded = Recorded::load(&cases.join(case)).unwrap();
+                let start = |_: &Layout| -> Result<Box<dyn Driven>, Trouble> {
+                    Ok(Box::new(Blind(CoreSubject::new()?)))
+                };
+                let mut subject = NamespaceSubject::new(start).unwrap();
+                replay(&recorded, &mut subject).unwrap()
+            };
+            // Echo requests are for the host alone.
+            assert_eq!(replayed("icmp-echo"), []);
+            // Connections are not, and a plane that sees no packet is found out.
+            assert!(!replayed("tcp-nat-life").is_empty());
+        });
+    }
+}
