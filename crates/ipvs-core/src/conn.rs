@@ -20,7 +20,9 @@ pub const NONE: u32 = u32::MAX;
 /// which a connection is found in either direction with one lookup.
 ///
 /// There is no padding: the kernel hashes every octet of a map key.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, FromBytes, IntoBytes, Immutable, KnownLayout)]
+#[derive(
+    Clone, Copy, Debug, Default, PartialEq, Eq, Hash, FromBytes, IntoBytes, Immutable, KnownLayout,
+)]
 #[repr(C)]
 pub struct Tuple {
     /// Source address.

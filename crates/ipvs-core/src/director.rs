@@ -6,24 +6,35 @@
 //! the behavioural notes in ARCHITECTURE.md.
 
 use ipvs_wire::transport::protocol;
-use ipvs_wire::{Buffer, Fragment, Headers, ParseError};
+use ipvs_wire::{Buffer, Fragment, Headers, ParseError, ethernet};
 
-use crate::addr::Family;
 use crate::conn::{Conn, ConnFlags, ConnId, Found, NONE, Tuple};
 use crate::dest::{Dest, DestId, ForwardingMethod};
 use crate::expiry;
-use crate::forward::{self, Way, reject};
-use crate::hop;
+use crate::forward::{self, reject};
+use crate::hop::{self, Way, WayKind};
 use crate::proto::{self, Direction};
 use crate::sched;
 use crate::service::{Service, ServiceFlags, ServiceKey};
 use crate::settings::Settings;
 use crate::tables::{Linked, Tables};
 use crate::time::{Instant, Millis};
-use crate::verdict::{Reason, Verdict};
+use crate::verdict::{Outcome, Reason, Verdict};
 
 /// How long a new connection lives before its first transition.
 const NEWBORN: Millis = Millis(3_000);
+
+/// Room to work in, one for each packet at a time.
+///
+/// It is the caller's because an eBPF program has 512 octets of stack.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Scratch {
+    headers: Headers,
+    tuple: Tuple,
+    key: Tuple,
+    service: ServiceKey,
+    way: Way,
+}
 
 /// A packet on its way through the director.
 #[derive(Debug)]
@@ -31,7 +42,15 @@ pub struct Packet<'a, B> {
     /// Its octets.
     pub buf: &'a mut B,
     /// Its headers, as it came in.
-    pub headers: Headers,
+    pub headers: &'a Headers,
+    /// Its key.
+    pub tuple: &'a Tuple,
+    /// Room to build other keys in.
+    pub key: &'a mut Tuple,
+    /// Room to build the key of a service in.
+    pub service: &'a mut ServiceKey,
+    /// The way it takes.
+    pub way: &'a mut Way,
     /// The interface it came in by.
     pub ifindex: u32,
     /// Now.
@@ -42,7 +61,7 @@ impl<B: Buffer> Packet<'_, B> {
     /// Whether the frame has a VLAN tag.
     #[inline(always)]
     pub const fn is_tagged(&self) -> bool {
-        self.headers.l3 != ipvs_wire::ethernet::HEADER_LEN
+        self.headers.l3 != ethernet::HEADER_LEN
     }
 
     /// Whether the datagram cannot pass a link of `mtu` octets. A train of
@@ -66,10 +85,12 @@ impl<B: Buffer> Packet<'_, B> {
 pub fn handle<B: Buffer, T: Tables>(
     buf: &mut B,
     tables: &T,
+    scratch: &mut Scratch,
     ifindex: u32,
     now: Instant,
 ) -> Verdict {
-    let verdict = decide(buf, tables, ifindex, now);
+    let outcome = decide(buf, tables, scratch, ifindex, now);
+    let verdict = outcome.verdict(scratch.way.next_family, scratch.way.next);
     match verdict {
         Verdict::Pass(reason) | Verdict::Drop(reason) => tables.count(reason),
         Verdict::Send { .. } | Verdict::Resolve { .. } => {}
@@ -78,66 +99,101 @@ pub fn handle<B: Buffer, T: Tables>(
 }
 
 #[inline(always)]
-fn decide<B: Buffer, T: Tables>(buf: &mut B, tables: &T, ifindex: u32, now: Instant) -> Verdict {
+fn decide<B: Buffer, T: Tables>(
+    buf: &mut B,
+    tables: &T,
+    scratch: &mut Scratch,
+    ifindex: u32,
+    now: Instant,
+) -> Outcome {
     if tables.settings().services == 0 {
-        return Verdict::Pass(Reason::NoService);
+        return Outcome::pass(Reason::NoService);
     }
-    let headers = match Headers::parse(buf) {
-        Ok(headers) => headers,
-        Err(ParseError::NotIp) => return Verdict::Pass(Reason::NotIp),
-        Err(ParseError::Malformed) => return Verdict::Pass(Reason::Malformed),
-    };
+    let Scratch { headers, tuple, key, service, way } = scratch;
+    match headers.read(buf) {
+        Ok(()) => {}
+        Err(ParseError::NotIp) => return Outcome::pass(Reason::NotIp),
+        Err(ParseError::Malformed) => return Outcome::pass(Reason::Malformed),
+    }
     if !matches!(headers.protocol, protocol::TCP | protocol::UDP | protocol::SCTP) {
-        return Verdict::Pass(Reason::OtherProtocol);
+        return Outcome::pass(Reason::OtherProtocol);
     }
     if headers.fragment != Fragment::No {
-        return Verdict::Pass(Reason::Fragment);
+        return Outcome::pass(Reason::Fragment);
     }
-    let mut packet = Packet { buf, headers, ifindex, now };
-    let tuple = Tuple::of(&headers);
-    match live(tables, &tuple, now) {
-        Some((Found { reply: true, .. }, conn)) => reply(&mut packet, tables, conn),
-        Some((Found { id, .. }, conn)) => request(&mut packet, tables, &tuple, id, conn),
-        None => unknown(&mut packet, tables, &tuple),
-    }
+    *tuple = Tuple::of(headers);
+    let mut packet = Packet { buf, headers, tuple, key, service, way, ifindex, now };
+    let conn = match live(&mut packet, tables) {
+        Some((Found { reply: true, .. }, conn)) => return reply(&mut packet, tables, conn),
+        Some((Found { id, .. }, conn)) => match standing(&mut packet, tables, id, conn) {
+            Standing::Goes => Some(conn),
+            Standing::Gone => return Outcome::drop(Reason::DestGone),
+            Standing::Over => None,
+        },
+        None => None,
+    };
+    let conn = match conn {
+        Some(conn) => conn,
+        None => match admit(&mut packet, tables) {
+            Ok(id) => match tables.conn(id) {
+                Some(conn) => conn,
+                None => return Outcome::drop(Reason::TableFull),
+            },
+            Err(Reason::NoDestination) => return reject::no_destination(&mut packet, tables),
+            Err(reason) if reason.drops() => return Outcome::drop(reason),
+            Err(reason) => return Outcome::pass(reason),
+        },
+    };
+    request(&mut packet, tables, conn)
 }
 
-/// The connection that `tuple` leads to, unless its time is over.
+/// The connection of the packet, unless its time is over.
 #[inline(always)]
-fn live<'t, T: Tables>(tables: &'t T, tuple: &Tuple, now: Instant) -> Option<(Found, &'t Conn)> {
-    let found = tables.find(tuple)?;
+fn live<'t, B, T: Tables>(packet: &mut Packet<'_, B>, tables: &'t T) -> Option<(Found, &'t Conn)> {
+    let found = tables.find(packet.tuple)?;
     let conn = tables.conn(found.id)?;
-    if conn.has_ended(now) && expiry::expire(tables, found.id, conn, now) {
+    if conn.has_ended(packet.now) && expiry::expire(tables, packet.key, found.id, conn, packet.now)
+    {
         return None;
     }
     Some((found, conn))
 }
 
-/// A client's packet of a known connection (1.2).
+/// What a known connection means for a client's packet.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Standing {
+    /// The packet goes with it.
+    Goes,
+    /// Its destination was deleted.
+    Gone,
+    /// It made room: the packet may start another one.
+    Over,
+}
+
+/// Whether a client's packet goes with the connection found for it (1.2).
 #[inline(always)]
-fn request<B: Buffer, T: Tables>(
+fn standing<B, T: Tables>(
     packet: &mut Packet<'_, B>,
     tables: &T,
-    tuple: &Tuple,
     id: ConnId,
     conn: &Conn,
-) -> Verdict {
-    let dest_id = conn.dest.get();
-    let Some(dest) = tables.dest(dest_id) else { return Verdict::Drop(Reason::DestGone) };
+) -> Standing {
+    let Some(dest) = tables.dest(conn.dest.get()) else { return Standing::Gone };
     let settings = tables.settings();
-    if proto::is_opening(&packet.headers)
-        && is_reusable(conn, dest, settings)
-        && expiry::expire(tables, id, conn, packet.now)
-    {
-        return unknown(packet, tables, tuple);
+    let makes_room = if proto::is_opening(packet.headers) && is_reusable(conn, dest, settings) {
+        true
+    } else if dest.is_available() {
+        return Standing::Goes;
+    } else {
+        settings.expire_nodest_conn != 0
+    };
+    if makes_room && expiry::expire(tables, packet.key, id, conn, packet.now) {
+        Standing::Over
+    } else if dest.is_available() {
+        Standing::Goes
+    } else {
+        Standing::Gone
     }
-    if !dest.is_available() {
-        if settings.expire_nodest_conn != 0 && expiry::expire(tables, id, conn, packet.now) {
-            return unknown(packet, tables, tuple);
-        }
-        return Verdict::Drop(Reason::DestGone);
-    }
-    forward_request(packet, tables, conn, dest_id, dest)
 }
 
 /// Whether an opening packet may take the place of the connection (4.9).
@@ -151,41 +207,37 @@ fn is_reusable(conn: &Conn, dest: &Dest, settings: &Settings) -> bool {
         && proto::is_over(conn, settings.conn_reuse_mode)
 }
 
-/// Counts, takes the state on, forwards.
+/// A client's packet of a connection: counts, takes the state on, forwards.
 #[inline(always)]
-fn forward_request<B: Buffer, T: Tables>(
-    packet: &mut Packet<'_, B>,
-    tables: &T,
-    conn: &Conn,
-    dest_id: DestId,
-    dest: &Dest,
-) -> Verdict {
+fn request<B: Buffer, T: Tables>(packet: &mut Packet<'_, B>, tables: &T, conn: &Conn) -> Outcome {
+    let dest_id = conn.dest.get();
+    let Some(dest) = tables.dest(dest_id) else { return Outcome::drop(Reason::DestGone) };
     let epoch = hop::epoch(packet.now, tables.settings().route_generation);
-    let way = forward::way_to_dest(tables, dest_id, dest, epoch);
-    if !T::RESOLVES && matches!(way, Way::Unresolved { .. }) {
-        return Verdict::Pass(Reason::Unresolved);
+    forward::find_way_to_dest(packet.way, tables, dest_id, dest, epoch);
+    if !T::RESOLVES && packet.way.kind == WayKind::Unresolved {
+        return Outcome::pass(Reason::Unresolved);
     }
     if let Some(counters) = tables.counters(dest_id) {
         counters.in_packets.set(counters.in_packets.get().wrapping_add(1));
         let bytes = u64::from(packet.headers.total_len);
         counters.in_bytes.set(counters.in_bytes.get().wrapping_add(bytes));
     }
-    proto::transition(tables, conn, &packet.headers, Direction::FromClient);
+    proto::transition(tables, conn, packet.headers, Direction::FromClient);
     conn.in_packets.set(conn.in_packets.get().wrapping_add(1));
     conn.rearm(packet.now);
-    forward::to_dest(packet, tables, conn, dest, &way)
+    forward::to_dest(packet, tables, conn, dest)
 }
 
 /// A destination's packet of a masqueraded connection (1.3).
 #[inline(always)]
-fn reply<B: Buffer, T: Tables>(packet: &mut Packet<'_, B>, tables: &T, conn: &Conn) -> Verdict {
+fn reply<B: Buffer, T: Tables>(packet: &mut Packet<'_, B>, tables: &T, conn: &Conn) -> Outcome {
     let epoch = hop::epoch(packet.now, tables.settings().route_generation);
-    let way = forward::way_to_client(tables, conn, epoch);
-    if !T::RESOLVES && matches!(way, Way::Unresolved { .. }) {
-        return Verdict::Pass(Reason::Unresolved);
+    forward::find_way_to_client(packet.way, tables, conn, epoch);
+    if !T::RESOLVES && packet.way.kind == WayKind::Unresolved {
+        return Outcome::pass(Reason::Unresolved);
     }
     count_reply(packet, tables, conn);
-    forward::to_client(packet, tables, conn, &way)
+    forward::to_client(packet, tables, conn)
 }
 
 #[inline(always)]
@@ -198,88 +250,80 @@ fn count_reply<B: Buffer, T: Tables>(packet: &Packet<'_, B>, tables: &T, conn: &
         let bytes = u64::from(packet.headers.total_len);
         counters.out_bytes.set(counters.out_bytes.get().wrapping_add(bytes));
     }
-    proto::transition(tables, conn, &packet.headers, Direction::FromDest);
+    proto::transition(tables, conn, packet.headers, Direction::FromDest);
     conn.rearm(packet.now);
 }
 
 /// A packet of no known connection: it starts one, or is a reply that is not
 /// translated, or is not ours (1.4).
 #[inline(always)]
-fn unknown<B: Buffer, T: Tables>(packet: &mut Packet<'_, B>, tables: &T, tuple: &Tuple) -> Verdict {
-    let family = Family::from_tag(tuple.family);
-    let key =
-        ServiceKey::address(family, tuple.protocol, tuple.destination, tuple.destination_port);
-    let Some(service) = tables.service(&key) else {
-        return direct_reply(packet, tables, tuple);
+fn admit<B: Buffer, T: Tables>(packet: &mut Packet<'_, B>, tables: &T) -> Result<ConnId, Reason> {
+    let tuple = packet.tuple;
+    *packet.service = ServiceKey::address(
+        tuple.family(),
+        tuple.protocol,
+        tuple.destination,
+        tuple.destination_port,
+    );
+    let Some(service) = tables.service(packet.service) else {
+        return Err(direct_reply(packet, tables));
     };
     if !packet.headers.has_transport {
-        return Verdict::Drop(Reason::ShortTransport);
+        return Err(Reason::ShortTransport);
     }
     if is_for_other_host(packet) {
-        return Verdict::Pass(Reason::OtherHost);
+        return Err(Reason::OtherHost);
     }
-    if !proto::may_start(&packet.headers, tables.settings()) {
-        return Verdict::Pass(Reason::NotStarting);
+    if !proto::may_start(packet.headers, tables.settings()) {
+        return Err(Reason::NotStarting);
     }
-    let Some((dest_id, dest)) = schedule(tables, service) else {
-        return reject::no_destination(packet, tables);
-    };
-    let Some(id) = connect(packet, tables, tuple, service, dest_id, dest) else {
-        return Verdict::Drop(Reason::TableFull);
-    };
-    let Some(conn) = tables.conn(id) else { return Verdict::Drop(Reason::TableFull) };
-    // Another CPU may have been first with another choice: the connection decides.
-    let dest_id = conn.dest.get();
-    let Some(dest) = tables.dest(dest_id) else { return Verdict::Drop(Reason::DestGone) };
-    forward_request(packet, tables, conn, dest_id, dest)
-}
-
-#[inline(always)]
-fn schedule<'t, T: Tables>(tables: &'t T, service: &Service) -> Option<(DestId, &'t Dest)> {
-    let id = sched::pick(tables, service)?;
-    Some((id, tables.dest(id)?))
+    let dest_id = sched::pick(tables, service);
+    let dest = tables.dest(dest_id).ok_or(Reason::NoDestination)?;
+    match connect(packet, tables, service, dest_id, dest) {
+        NONE => Err(Reason::TableFull),
+        id => Ok(id),
+    }
 }
 
 /// A frame to a group address reached us with others: no connection for it.
 #[inline(always)]
 fn is_for_other_host<B: Buffer>(packet: &Packet<'_, B>) -> bool {
-    packet.buf.load(0).is_none_or(|[first]: [u8; 1]| first & 1 != 0)
+    ethernet::destination(packet.buf).is_none_or(|[first, ..]| first & 1 != 0)
 }
 
 /// A reply of a connection whose replies are not translated may pass the
 /// director, which then counts it and follows the state.
 #[inline(always)]
-fn direct_reply<B: Buffer, T: Tables>(
-    packet: &Packet<'_, B>,
-    tables: &T,
-    tuple: &Tuple,
-) -> Verdict {
-    match live(tables, &tuple.reversed(), packet.now) {
-        Some((Found { reply: false, .. }, conn))
-            if ForwardingMethod::from_flags(conn.flags.get()) != ForwardingMethod::Masquerade =>
-        {
-            count_reply(packet, tables, conn);
-            Verdict::Pass(Reason::DirectReply)
-        }
-        _ => Verdict::Pass(Reason::NoService),
+fn direct_reply<B: Buffer, T: Tables>(packet: &mut Packet<'_, B>, tables: &T) -> Reason {
+    *packet.key = packet.tuple.reversed();
+    let Some(Found { id, reply: false }) = tables.find(packet.key) else {
+        return Reason::NoService;
+    };
+    let Some(conn) = tables.conn(id).filter(|conn| !conn.has_ended(packet.now)) else {
+        return Reason::NoService;
+    };
+    if ForwardingMethod::from_flags(conn.flags.get()) == ForwardingMethod::Masquerade {
+        return Reason::NoService;
     }
+    count_reply(packet, tables, conn);
+    Reason::DirectReply
 }
 
 /// Makes the connection of `tuple` to the destination, or finds the one that
-/// another CPU made meanwhile. `None`: the table is full.
-#[inline(always)]
+/// another CPU made meanwhile; [`NONE`] if the table is full.
+#[inline(never)]
 fn connect<B: Buffer, T: Tables>(
-    packet: &Packet<'_, B>,
+    packet: &mut Packet<'_, B>,
     tables: &T,
-    tuple: &Tuple,
     service: &Service,
     dest_id: DestId,
     dest: &Dest,
-) -> Option<ConnId> {
-    let id = tables.allocate()?;
+) -> ConnId {
+    let tuple = packet.tuple;
+    let Some(id) = tables.allocate() else { return NONE };
     let Some(conn) = tables.conn(id) else {
         tables.release(id);
-        return None;
+        return NONE;
     };
     let method = dest.spec.forwarding();
     let mut flags = ConnFlags::HASHED | ConnFlags::INACTIVE | method as u32;
@@ -307,12 +351,12 @@ fn connect<B: Buffer, T: Tables>(
         Linked::Taken(found) => {
             conn.flags.set(0);
             tables.release(id);
-            return Some(found.id);
+            return found.id;
         }
         Linked::Full => {
             conn.flags.set(0);
             tables.release(id);
-            return None;
+            return NONE;
         }
     }
     expiry::bind(tables, dest_id, dest, flags);
@@ -320,11 +364,12 @@ fn connect<B: Buffer, T: Tables>(
         counters.conns.set(counters.conns.get().wrapping_add(1));
     }
     // The newest connection gets the replies, should two share their key.
-    if method == ForwardingMethod::Masquerade
-        && !tables.relink(&expiry::reply_tuple(tuple, dest, dest_port), Found { id, reply: true })
-    {
-        expiry::expire(tables, id, conn, packet.now);
-        return None;
+    if method == ForwardingMethod::Masquerade {
+        expiry::set_reply_tuple(packet.key, conn, dest);
+        if !tables.relink(packet.key, Found { id, reply: true }) {
+            expiry::expire(tables, packet.key, id, conn, packet.now);
+            return NONE;
+        }
     }
-    Some(id)
+    id
 }

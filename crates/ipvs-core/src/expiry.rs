@@ -8,16 +8,17 @@ use crate::time::{Instant, Millis};
 /// How long a connection that others hang on waits before it looks again.
 const RETRY: Millis = Millis(60_000);
 
-/// Ends what is due among the `count` places from `first`.
+/// Ends what is due among the `count` places from `first`. `key` is room to
+/// build keys in.
 #[inline(always)]
-pub fn sweep<T: Tables>(tables: &T, first: ConnId, count: u32, now: Instant) {
+pub fn sweep<T: Tables>(tables: &T, key: &mut Tuple, first: ConnId, count: u32, now: Instant) {
     tables.repeat(count, |step| {
         let id = first.wrapping_add(step);
         if let Some(conn) = tables.conn(id)
             && conn.has(ConnFlags::HASHED)
             && conn.has_ended(now)
         {
-            expire(tables, id, conn, now);
+            expire(tables, key, id, conn, now);
         }
         true
     });
@@ -26,9 +27,15 @@ pub fn sweep<T: Tables>(tables: &T, first: ConnId, count: u32, now: Instant) {
 /// The timer of `conn` has run out, or is taken to have.
 ///
 /// Returns whether the connection is gone: one that others hang on is not, it
-/// gets another minute.
-#[inline(always)]
-pub fn expire<T: Tables>(tables: &T, id: ConnId, conn: &Conn, now: Instant) -> bool {
+/// gets another minute. `key` is room to build keys in.
+#[inline(never)]
+pub fn expire<T: Tables>(
+    tables: &T,
+    key: &mut Tuple,
+    id: ConnId,
+    conn: &Conn,
+    now: Instant,
+) -> bool {
     if conn.controls.get() != 0 {
         conn.timeout.set(RETRY.0);
         conn.rearm(now);
@@ -41,7 +48,7 @@ pub fn expire<T: Tables>(tables: &T, id: ConnId, conn: &Conn, now: Instant) -> b
     {
         return true;
     }
-    unlink(tables, id, conn, flags);
+    unlink(tables, key, id, conn, flags);
     unbind(tables, conn, flags);
     let control = conn.control.get();
     if control != NONE
@@ -55,31 +62,32 @@ pub fn expire<T: Tables>(tables: &T, id: ConnId, conn: &Conn, now: Instant) -> b
 
 /// Takes the keys of `conn` out of the table, as far as they are still its own.
 #[inline(always)]
-fn unlink<T: Tables>(tables: &T, id: ConnId, conn: &Conn, flags: u32) {
-    let tuple = conn.tuple.get();
-    if tables.find(&tuple).is_some_and(|found| found.id == id) {
-        tables.unlink(&tuple);
+fn unlink<T: Tables>(tables: &T, key: &mut Tuple, id: ConnId, conn: &Conn, flags: u32) {
+    *key = conn.tuple.get();
+    if tables.find(key).is_some_and(|found| found.id == id) {
+        tables.unlink(key);
     }
-    if method(flags) == ForwardingMethod::Masquerade
+    if ForwardingMethod::from_flags(flags) == ForwardingMethod::Masquerade
         && let Some(dest) = tables.dest(conn.dest.get())
     {
-        let reply = reply_tuple(&tuple, dest, conn.dest_port.get());
-        if tables.find(&reply) == Some(Found { id, reply: true }) {
-            tables.unlink(&reply);
+        set_reply_tuple(key, conn, dest);
+        if tables.find(key) == Some(Found { id, reply: true }) {
+            tables.unlink(key);
         }
     }
 }
 
-/// The key of a masqueraded connection's replies, as they come in.
+/// Makes `key` that of a masqueraded connection's replies, as they come in.
 #[inline(always)]
-pub fn reply_tuple(tuple: &Tuple, dest: &Dest, port: u16) -> Tuple {
-    Tuple {
+pub fn set_reply_tuple(key: &mut Tuple, conn: &Conn, dest: &Dest) {
+    let tuple = conn.tuple.get();
+    *key = Tuple {
         source: dest.key.addr,
-        source_port: port,
+        source_port: conn.dest_port.get(),
         destination: tuple.source,
         destination_port: tuple.source_port,
-        ..*tuple
-    }
+        ..tuple
+    };
 }
 
 /// Counts a new connection at its destination.
@@ -129,9 +137,4 @@ fn counted(load: &Load, flags: u32) -> &core::cell::Cell<u32> {
     } else {
         &load.active
     }
-}
-
-#[inline(always)]
-fn method(flags: u32) -> ForwardingMethod {
-    ForwardingMethod::from_flags(flags)
 }

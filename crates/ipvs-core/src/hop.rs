@@ -38,10 +38,15 @@ pub struct CachedHop {
 }
 
 impl CachedHop {
-    /// The hop, if it was stored in `epoch`.
+    /// Makes `way` the hop, if it was stored in `epoch`.
     #[inline(always)]
-    pub fn at(&self, epoch: u32) -> Option<Hop> {
-        (self.epoch.get() == epoch).then(|| self.hop.get())
+    pub fn recall(&self, epoch: u32, way: &mut Way) -> bool {
+        let known = self.epoch.get() == epoch;
+        if known {
+            way.hop = self.hop.get();
+            way.kind = WayKind::Known;
+        }
+        known
     }
 
     /// Keeps `hop` for `epoch`.
@@ -78,25 +83,45 @@ pub struct RouteQuery {
     pub source: Addr,
 }
 
-/// The host's answer.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Route {
-    /// Through this hop.
-    Via(Hop),
-    /// Through this interface and gateway (or the destination itself), whose
-    /// MAC address is not known yet.
-    Unresolved {
-        /// Interface.
-        ifindex: u32,
-        /// Largest IP packet on that route, in octets.
-        mtu: u32,
-        /// Family of `next`.
-        family: Family,
-        /// The neighbour to be resolved.
-        next: Addr,
-    },
+/// What is known of the way to an address.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[repr(u32)]
+pub enum WayKind {
+    /// There is none.
+    #[default]
+    None,
+    /// Through [`Way::hop`].
+    Known,
+    /// Through the interface of [`Way::hop`], to the neighbour [`Way::next`],
+    /// whose MAC address is to be found out.
+    Unresolved,
     /// The host itself, or the host had better decide.
     Host,
-    /// Nowhere: no route, or one that says so.
-    Unreachable,
+}
+
+/// The host's answer to a [`RouteQuery`].
+///
+/// A plain record that is filled in place, not an enum with contents: the
+/// verifier does not follow contents that are there in one case only.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Way {
+    /// How much is known.
+    pub kind: WayKind,
+    /// Interface and MTU unless there is no way; MAC addresses if known.
+    pub hop: Hop,
+    /// The neighbour to be resolved.
+    pub next: Addr,
+    /// Its family.
+    pub next_family: Family,
+}
+
+impl Way {
+    /// Largest IP packet on the way, in octets; no limit where that is open.
+    #[inline(always)]
+    pub const fn mtu(&self) -> u32 {
+        match self.kind {
+            WayKind::Known | WayKind::Unresolved => self.hop.mtu,
+            WayKind::Host | WayKind::None => u32::MAX,
+        }
+    }
 }

@@ -18,7 +18,7 @@ pub mod conn;
 pub mod dest;
 pub mod director;
 pub mod expiry;
-pub mod forward;
+mod forward;
 pub mod hop;
 pub mod name;
 pub mod proto;

@@ -10,7 +10,9 @@ use crate::name::Name;
 /// Key of a virtual service: protocol, address and port, or a firewall mark.
 ///
 /// There is no padding: the kernel hashes every octet of a map key.
-#[derive(Clone, Copy, PartialEq, Eq, Hash, FromBytes, IntoBytes, Immutable, KnownLayout)]
+#[derive(
+    Clone, Copy, Default, PartialEq, Eq, Hash, FromBytes, IntoBytes, Immutable, KnownLayout,
+)]
 #[repr(C)]
 pub struct ServiceKey {
     /// Virtual address; unspecified for a firewall-mark service.

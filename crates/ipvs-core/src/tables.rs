@@ -4,7 +4,7 @@ use core::cell::Cell;
 
 use crate::conn::{Conn, ConnId, Found, Tuple};
 use crate::dest::{Dest, DestId, Load};
-use crate::hop::{CachedHop, Route, RouteQuery};
+use crate::hop::{CachedHop, RouteQuery, Way};
 use crate::service::{Service, ServiceKey};
 use crate::settings::Settings;
 use crate::stats::LiveCounters;
@@ -44,8 +44,8 @@ pub trait Tables {
     fn counters(&self, id: DestId) -> Option<&LiveCounters>;
     /// The next hop towards a destination.
     fn dest_hop(&self, id: DestId) -> Option<&CachedHop>;
-    /// Asks the host's routing table.
-    fn route(&self, query: &RouteQuery) -> Route;
+    /// Asks the host's routing table; fills in `way`.
+    fn route(&self, query: &RouteQuery, way: &mut Way);
 
     /// What `tuple` leads to.
     fn find(&self, tuple: &Tuple) -> Option<Found>;

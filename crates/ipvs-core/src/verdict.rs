@@ -2,6 +2,14 @@
 
 use crate::addr::{Addr, Family};
 
+impl Reason {
+    /// Whether a packet that is not balanced for this reason is dropped.
+    #[inline(always)]
+    pub const fn drops(self) -> bool {
+        self as u32 >= Self::ShortTransport as u32 && self as u32 <= Self::Unsupported as u32
+    }
+}
+
 /// What to do with a packet. Every packet has exactly one.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[must_use]
@@ -28,6 +36,52 @@ pub enum Verdict {
     },
 }
 
+/// A [`Verdict`] in one register, as functions of the core hand it on: an eBPF
+/// function returns no more. The neighbour of [`Verdict::Resolve`] is apart.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[must_use]
+pub(crate) struct Outcome(u64);
+
+impl Outcome {
+    const PASS: u64 = 0;
+    const DROP: u64 = 1 << 32;
+    const SEND: u64 = 2 << 32;
+    const RESOLVE: u64 = 3 << 32;
+
+    #[inline(always)]
+    pub(crate) const fn pass(reason: Reason) -> Self {
+        Self(Self::PASS | reason as u64)
+    }
+
+    #[inline(always)]
+    pub(crate) const fn drop(reason: Reason) -> Self {
+        Self(Self::DROP | reason as u64)
+    }
+
+    #[inline(always)]
+    pub(crate) const fn send(ifindex: u32) -> Self {
+        Self(Self::SEND | ifindex as u64)
+    }
+
+    #[inline(always)]
+    pub(crate) const fn resolve(ifindex: u32) -> Self {
+        Self(Self::RESOLVE | ifindex as u64)
+    }
+
+    /// The verdict; `family` and `next` are the neighbour to be resolved.
+    #[inline(always)]
+    #[expect(clippy::cast_possible_truncation, reason = "the low half is the number")]
+    pub(crate) const fn verdict(self, family: Family, next: Addr) -> Verdict {
+        let number = self.0 as u32;
+        match self.0 >> 32 {
+            0 => Verdict::Pass(Reason::from_number(number)),
+            1 => Verdict::Drop(Reason::from_number(number)),
+            2 => Verdict::Send { ifindex: number },
+            _ => Verdict::Resolve { ifindex: number, family, next },
+        }
+    }
+}
+
 macro_rules! reasons {
     ($($(#[doc = $doc:literal])+ $name:ident = $label:literal,)+) => {
         /// Why a packet was passed or dropped: one counter each.
@@ -40,6 +94,13 @@ macro_rules! reasons {
         impl Reason {
             /// Every reason, in the order of their counters.
             pub const ALL: &[Self] = &[$(Self::$name,)+];
+
+            /// The reason with this number; of none, the last.
+            #[inline(always)]
+            pub const fn from_number(number: u32) -> Self {
+                $(if number == Self::$name as u32 { return Self::$name; })+
+                Self::Replied
+            }
 
             /// The name of its counter.
             pub const fn label(self) -> &'static str {

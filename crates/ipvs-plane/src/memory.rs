@@ -9,7 +9,7 @@ use ipvs_core::addr::{Addr, Family};
 use ipvs_core::conn::{Conn, ConnFlags, ConnId, Found, Tuple};
 use ipvs_core::dest::{Dest, DestId, Load};
 use ipvs_core::expiry;
-use ipvs_core::hop::{CachedHop, Route, RouteQuery};
+use ipvs_core::hop::{CachedHop, RouteQuery, Way};
 use ipvs_core::service::{Service, ServiceKey};
 use ipvs_core::settings::Settings;
 use ipvs_core::stats::{Counters, LiveCounters};
@@ -23,7 +23,7 @@ use crate::store::{Account, Limits, LoadValues, Owner, Store};
 /// What the tables ask of the host they are on.
 pub trait Host {
     /// The way to an address.
-    fn route(&self, query: &RouteQuery) -> Route;
+    fn route(&self, query: &RouteQuery) -> Way;
     /// The host's own address towards `addr`.
     fn source_towards(&self, family: Family, addr: Addr) -> Addr;
     /// Now, on the plane's clock.
@@ -143,8 +143,8 @@ impl<H: Host> Tables for MemoryTables<H> {
         self.dests.get(id as usize).map(|slot| &slot.hop)
     }
 
-    fn route(&self, query: &RouteQuery) -> Route {
-        self.host.route(query)
+    fn route(&self, query: &RouteQuery, way: &mut Way) {
+        *way = self.host.route(query);
     }
 
     fn find(&self, tuple: &Tuple) -> Option<Found> {
@@ -153,13 +153,11 @@ impl<H: Host> Tables for MemoryTables<H> {
 
     fn link(&self, tuple: &Tuple, to: Found) -> Linked {
         let mut index = self.index.borrow_mut();
-        match index.get(tuple) {
-            Some(found) => Linked::Taken(*found),
-            None => {
-                index.insert(*tuple, to);
-                Linked::New
-            }
+        if let Some(found) = index.get(tuple) {
+            return Linked::Taken(*found);
         }
+        index.insert(*tuple, to);
+        Linked::New
     }
 
     fn relink(&self, tuple: &Tuple, to: Found) -> bool {
@@ -331,7 +329,7 @@ impl<H: Host> Store for MemoryTables<H> {
     }
 
     fn sweep(&mut self) {
-        expiry::sweep(self, 0, self.fresh.get(), self.host.now());
+        expiry::sweep(self, &mut Tuple::default(), 0, self.fresh.get(), self.host.now());
     }
 
     fn source_towards(&mut self, family: Family, addr: Addr) -> Addr {

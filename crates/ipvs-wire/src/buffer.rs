@@ -24,6 +24,12 @@ pub trait Buffer {
     /// Overwrites `N` octets at `at`.
     fn store<const N: usize>(&mut self, at: u32, octets: [u8; N]) -> Option<()>;
 
+    /// Copies `N` words of four octets from `at`, as they lie in memory.
+    fn load_words<const N: usize>(&self, at: u32) -> Option<[u32; N]>;
+
+    /// Overwrites `N` words of four octets at `at`.
+    fn store_words<const N: usize>(&mut self, at: u32, words: [u32; N]) -> Option<()>;
+
     /// Length of the whole frame, also of what cannot be reached by `load`.
     fn len(&self) -> u32;
 

@@ -9,9 +9,10 @@ use crate::{ethernet, ipv4, ipv6};
 const MAX_EXTENSIONS: u32 = 8;
 
 /// Whether the packet is a piece of a datagram.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum Fragment {
     /// A whole datagram.
+    #[default]
     No,
     /// The piece with the transport header.
     First,
@@ -23,7 +24,7 @@ pub enum Fragment {
 ///
 /// Holding one proves that the IP header is complete, that its length lies in
 /// the frame and, for IPv4, that its checksum is right.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Headers {
     /// Source address in memory order; IPv4 in the first word.
     pub source: [u32; 4],
@@ -71,125 +72,141 @@ pub enum ParseError {
 }
 
 impl Headers {
-    /// Reads the frame in `buf`.
+    /// Reads the frame in `buf` into `self`, which holds nothing of use if
+    /// that fails.
+    ///
+    /// In place, because an eBPF program has 512 octets of stack.
     #[inline(always)]
-    pub fn parse<B: Buffer>(buf: &B) -> Result<Self, ParseError> {
+    pub fn read<B: Buffer>(&mut self, buf: &B) -> Result<(), ParseError> {
         let ethernet = ethernet::parse(buf).ok_or(ParseError::NotIp)?;
-        let parsed = match ethernet.ethertype {
-            ethernet::IPV4 => Self::parse_v4(buf, ethernet.payload),
-            ethernet::IPV6 => Self::parse_v6(buf, ethernet.payload),
+        self.l3 = ethernet.payload;
+        self.source_port = 0;
+        self.destination_port = 0;
+        self.fragment = Fragment::No;
+        self.has_ports = false;
+        self.has_transport = false;
+        self.event = 0;
+        self.second_event = 0;
+        let read = match ethernet.ethertype {
+            ethernet::IPV4 => self.read_v4(buf),
+            ethernet::IPV6 => self.read_v6(buf),
             _ => return Err(ParseError::NotIp),
         };
-        let mut headers = parsed.ok_or(ParseError::Malformed)?;
-        headers.parse_transport(buf);
-        Ok(headers)
+        read.ok_or(ParseError::Malformed)?;
+        self.read_transport(buf);
+        Ok(())
+    }
+
+    /// Reads the frame in `buf`.
+    pub fn parse<B: Buffer>(buf: &B) -> Result<Self, ParseError> {
+        let mut headers = Self::default();
+        headers.read(buf).map(|()| headers)
     }
 
     #[inline(always)]
-    fn parse_v4<B: Buffer>(buf: &B, l3: u32) -> Option<Self> {
-        let h: [u8; 20] = buf.load(l3)?;
-        let header_len = u32::from(h[0] & 0x0f) * 4;
-        let total_len = u32::from(u16::from_be_bytes([h[2], h[3]]));
+    fn read_v4<B: Buffer>(&mut self, buf: &B) -> Option<()> {
+        let l3 = self.l3;
+        let words: [u32; 5] = buf.load_words(l3)?;
+        let [version, tos, len_high, len_low] = words[0].to_ne_bytes();
+        let [_, _, flags_high, flags_low] = words[1].to_ne_bytes();
+        let [ttl, protocol, ..] = words[2].to_ne_bytes();
+        let header_len = u32::from(version & 0x0f) * 4;
+        let total_len = u32::from(u16::from_be_bytes([len_high, len_low]));
         // A train of segments longer than the field can say has 0 there.
         let room = buf.len().wrapping_sub(l3);
         let total_len = if total_len == 0 && buf.segment_len() != 0 { room } else { total_len };
-        if h[0] >> 4 != 4
+        if version >> 4 != 4
             || header_len < ipv4::HEADER_LEN
             || total_len < header_len
             || total_len > room
         {
             return None;
         }
-        let source = u32::from_ne_bytes([h[12], h[13], h[14], h[15]]);
-        let destination = u32::from_ne_bytes([h[16], h[17], h[18], h[19]]);
-        let sum = Sum::ZERO
-            .add32(u32::from_ne_bytes([h[0], h[1], h[2], h[3]]))
-            .add32(u32::from_ne_bytes([h[4], h[5], h[6], h[7]]))
-            .add32(u32::from_ne_bytes([h[8], h[9], h[10], h[11]]))
-            .add32(source)
-            .add32(destination);
+        let sum = words.iter().fold(Sum::ZERO, |sum, word| sum.add32(*word));
         let sum = if header_len == ipv4::HEADER_LEN {
             sum
         } else {
-            sum.add16(buf.sum(l3 + ipv4::HEADER_LEN, header_len - ipv4::HEADER_LEN)?)
+            let at = l3 + ipv4::HEADER_LEN;
+            sum.add32(options_sum(buf, at, header_len - ipv4::HEADER_LEN))
         };
         if sum.checksum() != 0 {
             return None;
         }
-        let flags = u16::from_be_bytes([h[6], h[7]]);
-        let fragment = if flags & ipv4::OFFSET_MASK != 0 {
-            Fragment::Later
+        let flags = u16::from_be_bytes([flags_high, flags_low]);
+        if flags & ipv4::OFFSET_MASK != 0 {
+            self.fragment = Fragment::Later;
         } else if flags & ipv4::MORE_FRAGMENTS != 0 {
-            Fragment::First
-        } else {
-            Fragment::No
-        };
-        Some(Self {
-            source: [source, 0, 0, 0],
-            destination: [destination, 0, 0, 0],
-            l3,
-            l4: l3 + header_len,
-            total_len,
-            version: 4,
-            protocol: h[9],
-            ttl: h[8],
-            tos: h[1],
-            dont_fragment: flags & ipv4::DONT_FRAGMENT != 0,
-            fragment,
-            ..Self::BLANK
-        })
+            self.fragment = Fragment::First;
+        }
+        self.source = [words[3], 0, 0, 0];
+        self.destination = [words[4], 0, 0, 0];
+        self.l4 = l3 + header_len;
+        self.total_len = total_len;
+        self.version = 4;
+        self.protocol = protocol;
+        self.ttl = ttl;
+        self.tos = tos;
+        self.dont_fragment = flags & ipv4::DONT_FRAGMENT != 0;
+        Some(())
     }
 
     #[inline(always)]
-    fn parse_v6<B: Buffer>(buf: &B, l3: u32) -> Option<Self> {
-        let h: [u8; 8] = buf.load(l3)?;
-        let payload_len = u32::from(u16::from_be_bytes([h[4], h[5]]));
+    fn read_v6<B: Buffer>(&mut self, buf: &B) -> Option<()> {
+        let l3 = self.l3;
+        let words: [u32; 2] = buf.load_words(l3)?;
+        let [high, low, ..] = words[0].to_ne_bytes();
+        let [len_high, len_low, next, hop_limit] = words[1].to_ne_bytes();
+        let payload_len = u32::from(u16::from_be_bytes([len_high, len_low]));
         let room = buf.len().wrapping_sub(l3);
         let total_len = if payload_len == 0 && buf.segment_len() != 0 {
             room
         } else {
             payload_len + ipv6::HEADER_LEN
         };
-        if h[0] >> 4 != 6 || total_len > room {
+        if high >> 4 != 6 || total_len > room {
             return None;
         }
-        let mut headers = Self {
-            source: ipv6::address(buf, l3 + ipv6::SOURCE)?,
-            destination: ipv6::address(buf, l3 + ipv6::DESTINATION)?,
-            l3,
-            l4: l3 + ipv6::HEADER_LEN,
-            total_len,
-            version: 6,
-            protocol: h[6],
-            ttl: h[7],
-            tos: (h[0] << 4) | (h[1] >> 4),
-            dont_fragment: true,
-            ..Self::BLANK
-        };
+        self.source = buf.load_words(l3 + ipv6::SOURCE)?;
+        self.destination = buf.load_words(l3 + ipv6::DESTINATION)?;
+        self.l4 = l3 + ipv6::HEADER_LEN;
+        self.total_len = total_len;
+        self.version = 6;
+        self.protocol = next;
+        self.ttl = hop_limit;
+        self.tos = (high << 4) | (low >> 4);
+        self.dont_fragment = true;
+        match self.protocol {
+            protocol::TCP | protocol::UDP => Some(()),
+            _ => self.read_extensions(buf),
+        }
+    }
+
+    #[inline(always)]
+    fn read_extensions<B: Buffer>(&mut self, buf: &B) -> Option<()> {
         let mut followed = 0;
         while followed < MAX_EXTENSIONS {
-            match headers.protocol {
+            match self.protocol {
                 ipv6::extension::HOP_BY_HOP
                 | ipv6::extension::ROUTING
                 | ipv6::extension::DESTINATION_OPTIONS => {
-                    let [next, len] = buf.load(headers.l4)?;
-                    headers.protocol = next;
-                    headers.l4 += (u32::from(len) + 1) * 8;
+                    let [next, len] = buf.load(self.l4)?;
+                    self.protocol = next;
+                    self.l4 += (u32::from(len) + 1) * 8;
                 }
                 ipv6::extension::FRAGMENT => {
-                    let f: [u8; 4] = buf.load(headers.l4)?;
-                    headers.protocol = f[0];
-                    headers.l4 += 8;
+                    let f: [u8; 4] = buf.load(self.l4)?;
+                    self.protocol = f[0];
+                    self.l4 += 8;
                     let offset = u16::from_be_bytes([f[2], f[3]]);
                     if offset & 0xfff8 != 0 {
-                        headers.fragment = Fragment::Later;
-                        return Some(headers);
+                        self.fragment = Fragment::Later;
+                        return Some(());
                     }
                     if offset & 1 != 0 {
-                        headers.fragment = Fragment::First;
+                        self.fragment = Fragment::First;
                     }
                 }
-                _ => return Some(headers),
+                _ => return Some(()),
             }
             followed += 1;
         }
@@ -197,7 +214,7 @@ impl Headers {
     }
 
     #[inline(always)]
-    fn parse_transport<B: Buffer>(&mut self, buf: &B) {
+    fn read_transport<B: Buffer>(&mut self, buf: &B) {
         if matches!(self.fragment, Fragment::Later) {
             return;
         }
@@ -207,7 +224,7 @@ impl Headers {
             protocol::SCTP => sctp::HEADER_LEN + 4,
             _ => return,
         };
-        let have = (self.l3 + self.total_len).saturating_sub(self.l4);
+        let have = self.transport_len();
         if have < 4 {
             return;
         }
@@ -257,24 +274,11 @@ impl Headers {
     pub const fn transport_len(&self) -> u32 {
         (self.l3 + self.total_len).saturating_sub(self.l4)
     }
+}
 
-    const BLANK: Self = Self {
-        source: [0; 4],
-        destination: [0; 4],
-        l3: 0,
-        l4: 0,
-        total_len: 0,
-        source_port: 0,
-        destination_port: 0,
-        version: 0,
-        protocol: 0,
-        ttl: 0,
-        tos: 0,
-        dont_fragment: false,
-        fragment: Fragment::No,
-        has_ports: false,
-        has_transport: false,
-        event: 0,
-        second_event: 0,
-    };
+/// The sum of the IPv4 options; where they cannot be read, something that no
+/// checksum agrees with is good enough.
+#[inline(never)]
+fn options_sum<B: Buffer>(buf: &B, at: u32, count: u32) -> u32 {
+    buf.sum(at, count).map_or(0, u32::from)
 }

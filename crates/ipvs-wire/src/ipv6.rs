@@ -64,23 +64,7 @@ impl Ipv6Fields {
 /// Replaces the address at `place` ([`SOURCE`] or [`DESTINATION`]).
 #[inline(always)]
 pub fn set_address<B: Buffer>(buf: &mut B, l3: u32, place: u32, new: [u32; 4]) -> Option<()> {
-    let [a, b, c, d] = new;
-    buf.store(l3 + place, a.to_ne_bytes())?;
-    buf.store(l3 + place + 4, b.to_ne_bytes())?;
-    buf.store(l3 + place + 8, c.to_ne_bytes())?;
-    buf.store(l3 + place + 12, d.to_ne_bytes())
-}
-
-/// Reads the address at `at` as it lies in memory.
-#[inline(always)]
-pub fn address<B: Buffer>(buf: &B, at: u32) -> Option<[u32; 4]> {
-    let o: [u8; 16] = buf.load(at)?;
-    Some([
-        u32::from_ne_bytes([o[0], o[1], o[2], o[3]]),
-        u32::from_ne_bytes([o[4], o[5], o[6], o[7]]),
-        u32::from_ne_bytes([o[8], o[9], o[10], o[11]]),
-        u32::from_ne_bytes([o[12], o[13], o[14], o[15]]),
-    ])
+    buf.store_words(l3 + place, new)
 }
 
 /// Lowers the hop limit of the header at `l3` by one.

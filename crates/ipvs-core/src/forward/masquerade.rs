@@ -20,13 +20,17 @@ enum Half {
 /// Rewrites a client's packet towards the destination. `None`: the transport
 /// header is too short to be rewritten, and nothing but the TTL was changed.
 #[inline(always)]
-pub fn request<B: Buffer>(packet: &mut Packet<'_, B>, conn: &Conn, dest: &Dest) -> Option<()> {
+pub(crate) fn request<B: Buffer>(
+    packet: &mut Packet<'_, B>,
+    conn: &Conn,
+    dest: &Dest,
+) -> Option<()> {
     translate(packet, Half::Destination, dest.key.addr, conn.dest_port.get())
 }
 
 /// Rewrites a reply so that it comes from the virtual service.
 #[inline(always)]
-pub fn reply<B: Buffer>(packet: &mut Packet<'_, B>, conn: &Conn) -> Option<()> {
+pub(crate) fn reply<B: Buffer>(packet: &mut Packet<'_, B>, conn: &Conn) -> Option<()> {
     let tuple = conn.tuple.get();
     translate(packet, Half::Source, tuple.destination, tuple.destination_port)
 }
@@ -47,17 +51,13 @@ fn translate<B: Buffer>(
         Half::Destination => (h.destination, h.destination_port, h.l4 + 2),
     };
     let new_addr = addr.words();
-    set_address(packet.buf, &h, half, old_addr, new_addr)?;
+    set_address(packet.buf, h, half, old_addr, new_addr)?;
     packet.buf.store(port_at, port.to_be_bytes())?;
     match (h.protocol, h.checksum_at()) {
-        (protocol::SCTP, _) => {
-            // A checksum that need not change is left alone, even a wrong one.
-            if port != old_port {
-                set_crc32c(packet.buf, &h)?;
-            }
-        }
+        // A checksum that need not change is left alone, even a wrong one.
+        (protocol::SCTP, _) if port != old_port => set_crc32c(packet.buf, h)?,
         (protocol::UDP, Some(at)) if packet.buf.load(at)? == [0, 0] => {
-            fill_udp_checksum(packet.buf, &h, half, new_addr)?;
+            fill_udp_checksum(packet.buf, h, half, &new_addr)?;
         }
         (_, Some(at)) => {
             let pseudo = Delta::NONE.addr(old_addr, new_addr);
@@ -87,8 +87,13 @@ fn set_address<B: Buffer>(
 
 /// A UDP datagram that came without a checksum leaves with one, in both
 /// directions (recorded on 6.1).
-#[inline(always)]
-fn fill_udp_checksum<B: Buffer>(buf: &mut B, h: &Headers, half: Half, new: [u32; 4]) -> Option<()> {
+#[inline(never)]
+fn fill_udp_checksum<B: Buffer>(
+    buf: &mut B,
+    h: &Headers,
+    half: Half,
+    new: &[u32; 4],
+) -> Option<()> {
     let kept = match half {
         Half::Source => h.destination,
         Half::Destination => h.source,
@@ -96,14 +101,14 @@ fn fill_udp_checksum<B: Buffer>(buf: &mut B, h: &Headers, half: Half, new: [u32;
     let len = h.transport_len();
     let sum = Sum::ZERO
         .addr(kept)
-        .addr(new)
+        .addr(*new)
         .add16(u16::from_ne_bytes([0, protocol::UDP]))
         .add32(len.to_be())
         .add16(buf.sum(h.l4, len)?);
     buf.store(h.l4 + udp::CHECKSUM, udp_wire(sum.checksum()).to_ne_bytes())
 }
 
-#[inline(always)]
+#[inline(never)]
 fn set_crc32c<B: Buffer>(buf: &mut B, h: &Headers) -> Option<()> {
     let at = h.l4 + sctp::CHECKSUM;
     let crc = buf.crc32c(h.l4, h.transport_len(), at)?;

@@ -6,14 +6,14 @@ use ipvs_wire::icmp::{self, IcmpError};
 use ipvs_wire::ipv4::Ipv4Fields;
 use ipvs_wire::ipv6::Ipv6Fields;
 use ipvs_wire::transport::protocol;
-use ipvs_wire::{Buffer, Outer, ethernet, ipv4, ipv6};
+use ipvs_wire::{Buffer, Outer, ipv4, ipv6};
 
 use crate::addr::{Addr, Family};
 use crate::conn::Conn;
 use crate::director::Packet;
-use crate::hop::{Route, RouteQuery};
+use crate::hop::{RouteQuery, WayKind};
 use crate::tables::Tables;
-use crate::verdict::{Reason, Verdict};
+use crate::verdict::{Outcome, Reason};
 
 /// Longest IPv4 error, in octets (RFC 1812, section 4.3.2.3).
 const LONGEST_V4: u32 = 576;
@@ -38,14 +38,17 @@ struct Report {
 
 /// No destination: port unreachable, for TCP too.
 #[inline(always)]
-pub fn no_destination<B: Buffer, T: Tables>(packet: &mut Packet<'_, B>, tables: &T) -> Verdict {
+pub(crate) fn no_destination<B: Buffer, T: Tables>(
+    packet: &mut Packet<'_, B>,
+    tables: &T,
+) -> Outcome {
     let error = by_family(packet, IcmpError::V4_PORT_UNREACHABLE, IcmpError::V6_PORT_UNREACHABLE);
     send(packet, tables, error, Reason::SentUnreachable, Reason::NoDestination)
 }
 
 /// No route to the destination: host unreachable.
 #[inline(always)]
-pub fn no_route<B: Buffer, T: Tables>(packet: &mut Packet<'_, B>, tables: &T) -> Verdict {
+pub(crate) fn no_route<B: Buffer, T: Tables>(packet: &mut Packet<'_, B>, tables: &T) -> Outcome {
     let error =
         by_family(packet, IcmpError::V4_HOST_UNREACHABLE, IcmpError::V6_ADDRESS_UNREACHABLE);
     send(packet, tables, error, Reason::SentUnreachable, Reason::NoRoute)
@@ -53,14 +56,21 @@ pub fn no_route<B: Buffer, T: Tables>(packet: &mut Packet<'_, B>, tables: &T) ->
 
 /// The time to live of a client's packet ends here.
 #[inline(always)]
-pub fn time_exceeded<B: Buffer, T: Tables>(packet: &mut Packet<'_, B>, tables: &T) -> Verdict {
+pub(crate) fn time_exceeded<B: Buffer, T: Tables>(
+    packet: &mut Packet<'_, B>,
+    tables: &T,
+) -> Outcome {
     let error = by_family(packet, IcmpError::V4_TIME_EXCEEDED, IcmpError::V6_TIME_EXCEEDED);
     send(packet, tables, error, Reason::SentTimeExceeded, Reason::SentTimeExceeded)
 }
 
 /// A client's packet is longer than the path.
 #[inline(always)]
-pub fn too_big<B: Buffer, T: Tables>(packet: &mut Packet<'_, B>, tables: &T, mtu: u32) -> Verdict {
+pub(crate) fn too_big<B: Buffer, T: Tables>(
+    packet: &mut Packet<'_, B>,
+    tables: &T,
+    mtu: u32,
+) -> Outcome {
     let error =
         by_family(packet, IcmpError::fragmentation_needed(mtu), IcmpError::packet_too_big(mtu));
     send(packet, tables, error, Reason::SentTooBig, Reason::TooLong)
@@ -69,28 +79,28 @@ pub fn too_big<B: Buffer, T: Tables>(packet: &mut Packet<'_, B>, tables: &T, mtu
 /// A reply whose time to live ends here is left to the host, which forwards
 /// it and finds the same.
 #[inline(always)]
-pub fn time_exceeded_reply<B: Buffer, T: Tables>(
+pub(crate) fn time_exceeded_reply<B: Buffer, T: Tables>(
     _packet: &mut Packet<'_, B>,
     _tables: &T,
-) -> Verdict {
-    Verdict::Pass(Reason::SentTimeExceeded)
+) -> Outcome {
+    Outcome::pass(Reason::SentTimeExceeded)
 }
 
 /// A reply is longer than the path to the client: the destination is told, by
 /// the virtual address and with a TTL that has passed the director.
 #[inline(always)]
-pub fn too_big_reply<B: Buffer, T: Tables>(
+pub(crate) fn too_big_reply<B: Buffer, T: Tables>(
     packet: &mut Packet<'_, B>,
     tables: &T,
     conn: &Conn,
     mtu: u32,
-) -> Verdict {
+) -> Outcome {
     let error =
         by_family(packet, IcmpError::fragmentation_needed(mtu), IcmpError::packet_too_big(mtu));
     let source = conn.tuple.get().destination;
     let report =
         Report { error, source, ttl: TTL - 1, sent: Reason::SentTooBig, unsent: Reason::TooLong };
-    answer(packet, tables, report)
+    answer(packet, tables, &report)
 }
 
 #[inline(always)]
@@ -106,43 +116,39 @@ fn send<B: Buffer, T: Tables>(
     error: IcmpError,
     sent: Reason,
     unsent: Reason,
-) -> Verdict {
+) -> Outcome {
     let source = Addr::from_words(packet.headers.destination);
-    answer(packet, tables, Report { error, source, ttl: TTL, sent, unsent })
+    answer(packet, tables, &Report { error, source, ttl: TTL, sent, unsent })
 }
 
-#[inline(always)]
-fn answer<B: Buffer, T: Tables>(packet: &mut Packet<'_, B>, tables: &T, report: Report) -> Verdict {
+#[inline(never)]
+fn answer<B: Buffer, T: Tables>(
+    packet: &mut Packet<'_, B>,
+    tables: &T,
+    report: &Report,
+) -> Outcome {
     let h = packet.headers;
     let query = RouteQuery {
         family: Family::from_tag(h.version),
         destination: Addr::from_words(h.source),
         source: report.source,
     };
-    let route = tables.route(&query);
-    if !T::RESOLVES && matches!(route, Route::Unresolved { .. }) {
-        return Verdict::Pass(Reason::Unresolved);
+    tables.route(&query, packet.way);
+    if !T::RESOLVES && packet.way.kind == WayKind::Unresolved {
+        return Outcome::pass(Reason::Unresolved);
     }
-    let written =
-        if h.version == 6 { write_v6(packet, &report) } else { write_v4(packet, &report) };
+    let written = if h.version == 6 { write_v6(packet, report) } else { write_v4(packet, report) };
     if written.is_none() {
-        return Verdict::Drop(Reason::Unwritable);
+        return Outcome::drop(Reason::Unwritable);
     }
-    match route {
-        Route::Via(hop) if !packet.is_tagged() || hop.ifindex == packet.ifindex => {
-            match ethernet::set_addresses(packet.buf, hop.neighbour, hop.own) {
-                Some(()) => {
-                    tables.count(report.sent);
-                    Verdict::Send { ifindex: hop.ifindex }
-                }
-                None => Verdict::Drop(Reason::Unwritable),
-            }
-        }
-        Route::Unresolved { ifindex, family, next, .. } => {
+    match packet.way.kind {
+        WayKind::Known | WayKind::Unresolved
+            if !packet.is_tagged() || packet.way.hop.ifindex == packet.ifindex =>
+        {
             tables.count(report.sent);
-            Verdict::Resolve { ifindex, family, next }
+            super::leave(packet)
         }
-        _ => Verdict::Drop(report.unsent),
+        _ => Outcome::drop(report.unsent),
     }
 }
 

@@ -17,11 +17,11 @@ const ECN_CE: u8 = 0b11;
 const ECN_ECT0: u8 = 0b10;
 
 /// Tunnel type ipip in [`crate::dest::DestSpec::tunnel_type`].
-pub const IPIP: u8 = 0;
+const IPIP: u8 = 0;
 
 /// Octets that the tunnel adds to a packet.
 #[inline(always)]
-pub const fn overhead(dest: &Dest) -> u32 {
+pub(crate) const fn overhead(dest: &Dest) -> u32 {
     match dest.key.family() {
         Family::V4 => ipv4::HEADER_LEN,
         Family::V6 => ipv6::HEADER_LEN,
@@ -31,7 +31,7 @@ pub const fn overhead(dest: &Dest) -> u32 {
 /// Puts the outer header in front. The TTL was lowered before, and the outer
 /// one is the lowered one.
 #[inline(always)]
-pub fn encapsulate<B: Buffer, T: Tables>(
+pub(crate) fn encapsulate<B: Buffer, T: Tables>(
     packet: &mut Packet<'_, B>,
     tables: &T,
     dest: &Dest,

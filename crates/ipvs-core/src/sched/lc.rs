@@ -6,6 +6,6 @@ use crate::service::Service;
 use crate::tables::Tables;
 
 #[inline(always)]
-pub(super) fn pick<T: Tables>(tables: &T, service: &Service) -> Option<DestId> {
+pub(super) fn pick<T: Tables>(tables: &T, service: &Service) -> DestId {
     best(tables, service, |best, other| other.overhead() < best.overhead())
 }

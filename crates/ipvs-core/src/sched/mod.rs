@@ -3,6 +3,10 @@
 //! A service's list begins with the destination added last, and every walk
 //! goes in that order: so rr starts with the newest, and of equals the newest
 //! wins (recorded on 6.1).
+//!
+//! Walks keep what they found as a plain number, [`NONE`] for nothing: the
+//! verifier does not follow an `Option` whose content is written in one
+//! callback and read after another.
 
 mod lc;
 mod rr;
@@ -11,6 +15,7 @@ mod wrr;
 
 pub use wrr::recomputed as wrr_recomputed;
 
+use crate::conn::NONE;
 use crate::dest::{Dest, DestId, Load};
 use crate::service::{SchedulerKind, Service};
 use crate::tables::Tables;
@@ -26,6 +31,8 @@ struct Candidate {
 }
 
 impl Candidate {
+    const NOBODY: Self = Self { id: NONE, weight: 0, active: 0, inactive: 0, overloaded: false };
+
     #[inline(always)]
     fn new(id: DestId, dest: &Dest, load: &Load) -> Self {
         Self {
@@ -51,11 +58,12 @@ impl Candidate {
     }
 }
 
-/// The destination for a new connection of `service`, if one may be used.
-#[inline(always)]
-pub fn pick<T: Tables>(tables: &T, service: &Service) -> Option<DestId> {
+/// The destination for a new connection of `service`, or [`NONE`] if none may
+/// be used.
+#[inline(never)]
+pub fn pick<T: Tables>(tables: &T, service: &Service) -> DestId {
     match service.kind() {
-        SchedulerKind::None => None,
+        SchedulerKind::None => NONE,
         SchedulerKind::RoundRobin => rr::pick(tables, service),
         SchedulerKind::WeightedRoundRobin => wrr::pick(tables, service),
         SchedulerKind::LeastConnection => lc::pick(tables, service),
@@ -77,18 +85,18 @@ fn best<T: Tables>(
     tables: &T,
     service: &Service,
     better: impl Fn(&Candidate, &Candidate) -> bool,
-) -> Option<DestId> {
-    let mut best: Option<Candidate> = None;
+) -> DestId {
+    let mut best = Candidate::NOBODY;
     tables.repeat(service.len, |position| {
         if let Some(other) = candidate(tables, service, position)
             && other.is_usable()
-            && best.as_ref().is_none_or(|best| better(best, &other))
+            && (best.id == NONE || better(&best, &other))
         {
-            best = Some(other);
+            best = other;
         }
         true
     });
-    best.map(|best| best.id)
+    best.id
 }
 
 /// The scheduler's memory as an edit of the list leaves it.

@@ -1,6 +1,7 @@
 //! rr, round robin: the next usable destination after the last one chosen.
 
 use super::{candidate, memory};
+use crate::conn::NONE;
 use crate::dest::DestId;
 use crate::service::Service;
 use crate::tables::Tables;
@@ -9,22 +10,23 @@ use crate::tables::Tables;
 const ATTEMPTS: u32 = 16;
 
 #[inline(always)]
-pub(super) fn pick<T: Tables>(tables: &T, service: &Service) -> Option<DestId> {
-    let word = tables.scheduler_word(service.id)?;
-    let mut picked = None;
+pub(super) fn pick<T: Tables>(tables: &T, service: &Service) -> DestId {
+    let Some(word) = tables.scheduler_word(service.id) else { return NONE };
+    let mut picked = NONE;
     tables.repeat(ATTEMPTS, |_| {
         let old = word.get();
-        let Some((id, place)) = next(tables, service, memory::cursor(old)) else { return false };
-        picked = Some(id);
-        // Another CPU moved the cursor meanwhile: it has this pick, take the next one.
-        !tables.replace64(word, old, memory::with_cursor(old, Some(place)))
+        let (id, place) = next(tables, service, memory::cursor(old));
+        picked = id;
+        // If another CPU moved the cursor meanwhile, it has this pick: take the next one.
+        id != NONE && !tables.replace64(word, old, memory::with_cursor(old, Some(place)))
     });
     picked
 }
 
-/// The first usable destination after `cursor`, and its place from the oldest.
+/// The first usable destination after `cursor` and its place from the oldest,
+/// or [`NONE`].
 #[inline(always)]
-fn next<T: Tables>(tables: &T, service: &Service, cursor: Option<u32>) -> Option<(DestId, u32)> {
+fn next<T: Tables>(tables: &T, service: &Service, cursor: Option<u32>) -> (DestId, u32) {
     let len = service.len;
     let newest = len.wrapping_sub(1);
     // The list goes from the newest to the oldest, so "after" is one lower.
@@ -32,17 +34,19 @@ fn next<T: Tables>(tables: &T, service: &Service, cursor: Option<u32>) -> Option
         Some(place) if place > 0 && place < len => place - 1,
         _ => newest,
     };
-    let mut found = None;
+    let mut found = NONE;
+    let mut found_at = 0;
     tables.repeat(len, |step| {
         let place =
             if step <= start { start - step } else { start.wrapping_add(len).wrapping_sub(step) };
         match candidate(tables, service, newest.wrapping_sub(place)) {
             Some(dest) if dest.is_usable() => {
-                found = Some((dest.id, place));
+                found = dest.id;
+                found_at = place;
                 false
             }
             _ => true,
         }
     });
-    found
+    (found, found_at)
 }

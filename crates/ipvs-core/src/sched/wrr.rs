@@ -2,6 +2,7 @@
 //! weight down, each level over all destinations that reach it.
 
 use super::{candidate, memory};
+use crate::conn::NONE;
 use crate::dest::DestId;
 use crate::service::Service;
 use crate::tables::Tables;
@@ -23,13 +24,13 @@ struct Walk {
 }
 
 #[inline(always)]
-pub(super) fn pick<T: Tables>(tables: &T, service: &Service) -> Option<DestId> {
+pub(super) fn pick<T: Tables>(tables: &T, service: &Service) -> DestId {
     // No destination has a positive weight.
     if service.weight_top == 0 || service.len == 0 {
-        return None;
+        return NONE;
     }
-    let word = tables.scheduler_word(service.id)?;
-    let mut picked = None;
+    let Some(word) = tables.scheduler_word(service.id) else { return NONE };
+    let mut picked = NONE;
     tables.repeat(ATTEMPTS, |_| {
         let old = word.get();
         let (found, new) = next(tables, service, old);
@@ -39,9 +40,9 @@ pub(super) fn pick<T: Tables>(tables: &T, service: &Service) -> Option<DestId> {
     picked
 }
 
-/// The next pick after `word`, and the word after it.
+/// The next pick after `word`, or [`NONE`], and the word after it.
 #[inline(always)]
-fn next<T: Tables>(tables: &T, service: &Service, word: u64) -> (Option<DestId>, u64) {
+fn next<T: Tables>(tables: &T, service: &Service, word: u64) -> (DestId, u64) {
     let len = service.len;
     let newest = len.wrapping_sub(1);
     let cursor = memory::cursor(word).filter(|place| *place < len);
@@ -52,7 +53,7 @@ fn next<T: Tables>(tables: &T, service: &Service, word: u64) -> (Option<DestId>,
         lowest: false,
         restarted: false,
     };
-    let mut found = None;
+    let mut found = NONE;
     tables.repeat(bound(service), |_| {
         if walk.position >= len {
             if walk.level <= service.weight_gcd {
@@ -72,7 +73,7 @@ fn next<T: Tables>(tables: &T, service: &Service, word: u64) -> (Option<DestId>,
         }
         match candidate(tables, service, walk.position) {
             Some(dest) if !dest.overloaded && dest.weight >= walk.level => {
-                found = Some((dest.id, newest.wrapping_sub(walk.position)));
+                found = dest.id;
                 return false;
             }
             _ => {}
@@ -84,10 +85,8 @@ fn next<T: Tables>(tables: &T, service: &Service, word: u64) -> (Option<DestId>,
         walk.position += 1;
         true
     });
-    match found {
-        Some((id, place)) => (Some(id), packed(walk.level, Some(place))),
-        None => (None, packed(walk.level, cursor)),
-    }
+    let cursor = if found == NONE { cursor } else { Some(newest.wrapping_sub(walk.position)) };
+    (found, packed(walk.level, cursor))
 }
 
 /// Steps after which a walk has seen everything twice.

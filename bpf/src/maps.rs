@@ -1,0 +1,84 @@
+//! The maps. Sizes are defaults; the loader sets those of this host.
+
+use aya_ebpf::bindings::{BPF_F_NO_PREALLOC, bpf_timer};
+use aya_ebpf::btf_maps::{Array, HashMap, PerCpuArray, Queue};
+use aya_ebpf::macros::btf_map;
+use ipvs_core::conn::{Conn, Tuple};
+use ipvs_core::dest::{Dest, Load};
+use ipvs_core::director::Scratch;
+use ipvs_core::hop::CachedHop;
+use ipvs_core::service::{Service, ServiceKey};
+use ipvs_core::settings::Settings;
+use ipvs_core::stats::LiveCounters;
+
+use crate::fib::Params;
+
+/// An element that an update replaces by a new one stays readable for packets
+/// that look at it only if elements are not preallocated.
+const COPIED: usize = BPF_F_NO_PREALLOC as usize;
+
+/// A record with cells, which several CPUs work on.
+#[repr(transparent)]
+pub(crate) struct Shared<T>(pub(crate) T);
+
+// SAFETY: what races on the cells can do is what the core allows for.
+unsafe impl<T> Sync for Shared<T> {}
+
+/// The timer of the sweep, and how far it is.
+#[repr(C)]
+pub(crate) struct Sweeper {
+    pub(crate) timer: bpf_timer,
+    pub(crate) next: u32,
+    pub(crate) reserved: u32,
+}
+
+// SAFETY: the kernel guards the timer; the place is written by its callback alone.
+unsafe impl Sync for Sweeper {}
+
+#[btf_map]
+pub(crate) static IPVS_SETTINGS: Array<Settings, 1> = Array::new();
+#[btf_map]
+pub(crate) static IPVS_SERVICES: HashMap<ServiceKey, Service, 16384, COPIED> = HashMap::new();
+#[btf_map]
+pub(crate) static IPVS_SCHED: Array<Shared<core::cell::Cell<u64>>, 16384> = Array::new();
+#[btf_map]
+pub(crate) static IPVS_MEMBERS: Array<u32, 262_144> = Array::new();
+#[btf_map]
+pub(crate) static IPVS_DESTS: Array<Dest, 131_072> = Array::new();
+#[btf_map]
+pub(crate) static IPVS_LOADS: Array<Shared<Load>, 131_072> = Array::new();
+#[btf_map]
+pub(crate) static IPVS_COUNTERS: PerCpuArray<Shared<LiveCounters>, 131_072> = PerCpuArray::new();
+#[btf_map]
+pub(crate) static IPVS_HOPS: Array<Shared<CachedHop>, 131_072> = Array::new();
+#[btf_map]
+pub(crate) static IPVS_INDEX: HashMap<Tuple, u32, 524_288, COPIED> = HashMap::new();
+#[btf_map]
+pub(crate) static IPVS_CONNS: Array<Shared<Conn>, 262_144> = Array::new();
+/// Places of ended connections, first in, first out: so a place rests before
+/// it is used again.
+#[btf_map]
+pub(crate) static IPVS_FREE: Queue<u32, 262_144> = Queue::new();
+/// How many places of `IPVS_CONNS` were ever used.
+#[btf_map]
+pub(crate) static IPVS_USED: Array<Shared<core::cell::Cell<u32>>, 1> = Array::new();
+#[btf_map]
+pub(crate) static IPVS_REASONS: PerCpuArray<u64, 32> = PerCpuArray::new();
+#[btf_map]
+pub(crate) static IPVS_SWEEPER: Array<Sweeper, 1> = Array::new();
+/// Room for the packet that this CPU works on.
+#[btf_map]
+static IPVS_SCRATCH: PerCpuArray<Scratch, 1> = PerCpuArray::new();
+/// Room for the sweep's keys: apart, since a sweep may interrupt a packet.
+#[btf_map]
+pub(crate) static IPVS_SWEEP_KEY: PerCpuArray<Tuple, 1> = PerCpuArray::new();
+/// Room for route lookups.
+#[btf_map]
+pub(crate) static IPVS_FIB: PerCpuArray<Params, 1> = PerCpuArray::new();
+
+/// The room for the packet that this CPU works on.
+#[inline(always)]
+pub(crate) fn scratch() -> Option<&'static mut Scratch> {
+    // SAFETY: the element is this CPU's own, and packets do not interrupt each other.
+    IPVS_SCRATCH.get_ptr_mut(0).map(|scratch| unsafe { &mut *scratch })
+}

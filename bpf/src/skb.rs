@@ -1,0 +1,256 @@
+//! The TC entry point: packets as the kernel's stack has them, where checksums
+//! may be unfilled and one packet may be a train of segments.
+
+use core::ffi::c_void;
+
+use aya_ebpf::bindings::__sk_buff;
+use aya_ebpf::helpers::generated as helpers;
+use ipvs_core::addr::{Addr, Family};
+use ipvs_core::director;
+use ipvs_core::verdict::Verdict;
+use ipvs_wire::checksum::Delta;
+use ipvs_wire::{Buffer, Outer, ethernet};
+
+use crate::bytes::{self, Read};
+use crate::tables::{self, Maps};
+use crate::{kernel, maps};
+
+/// Let the next program, or the stack, go on with the packet.
+const TC_ACT_UNSPEC: i32 = -1;
+/// Drop the packet.
+const TC_ACT_SHOT: i32 = 2;
+/// `pkt_type` of a packet to this host's MAC address.
+const PACKET_HOST: u32 = 0;
+/// Octets that hold the headers the director reads: Ethernet with a tag, IPv6
+/// with some extensions, TCP.
+const HEADERS_LEN: u32 = 128;
+/// Longest frame that is quoted in an error, with what stands in front of it.
+const QUOTED_LEN: u32 = 1300;
+
+/// `BPF_F_PSEUDO_HDR`: the change is to the pseudo header.
+const PSEUDO_HEADER: u64 = 1 << 4;
+/// `BPF_F_MARK_MANGLED_0`: a UDP checksum of 0 is none.
+const MARK_MANGLED_0: u64 = 1 << 5;
+/// `BPF_ADJ_ROOM_MAC`: room behind the Ethernet header.
+const ROOM_MAC: u32 = 1;
+/// `BPF_F_ADJ_ROOM_FIXED_GSO`: segments keep their size.
+const FIXED_GSO: u64 = 1;
+/// `BPF_F_ADJ_ROOM_ENCAP_L3_IPV4`
+const ENCAP_IPV4: u64 = 1 << 1;
+/// `BPF_F_ADJ_ROOM_ENCAP_L3_IPV6`
+const ENCAP_IPV6: u64 = 1 << 2;
+const AF_INET: u32 = 2;
+const AF_INET6: u32 = 10;
+
+/// `struct __sk_buff` as far as it is used, without its two pointers: with
+/// them the compiler writes forward declarations whose order is not stable.
+#[repr(C)]
+struct SkBuff {
+    len: u32,
+    pkt_type: u32,
+    unused: [u32; 8],
+    ifindex: u32,
+    unused2: [u32; 8],
+    data: u32,
+    data_end: u32,
+    unused3: [u32; 23],
+    gso_size: u32,
+}
+
+const _: () = assert!(core::mem::offset_of!(SkBuff, data) == 76);
+const _: () = assert!(core::mem::offset_of!(SkBuff, gso_size) == 176);
+
+/// `struct bpf_redir_neigh` of the kernel's UAPI.
+#[repr(C)]
+struct Neighbour {
+    family: u32,
+    next: Addr,
+}
+
+/// A packet in the stack.
+struct SkbFrame {
+    ctx: *mut SkBuff,
+}
+
+impl SkbFrame {
+    #[inline(always)]
+    fn raw(&self) -> *mut __sk_buff {
+        self.ctx.cast()
+    }
+
+    #[inline(always)]
+    fn data(&self) -> usize {
+        // SAFETY: the context is this program's.
+        unsafe { (*self.ctx).data as usize }
+    }
+
+    #[inline(always)]
+    fn end(&self) -> usize {
+        // SAFETY: the context is this program's.
+        unsafe { (*self.ctx).data_end as usize }
+    }
+
+    /// Makes the first `len` octets reachable, or all if there are fewer.
+    #[inline(always)]
+    fn pull(&self, len: u32) {
+        let all = self.len();
+        let len = if all < len { all } else { len };
+        if self.data() + (len as usize) > self.end() {
+            // SAFETY: the context is this program's. On failure later loads fail.
+            unsafe { helpers::bpf_skb_pull_data(self.raw(), len) };
+        }
+    }
+}
+
+impl Read for SkbFrame {
+    /// Reads what is not linear too.
+    #[inline(always)]
+    fn read<const N: usize>(&self, at: u32) -> Option<[u8; N]> {
+        let mut octets = [0; N];
+        // SAFETY: the helper writes the `N` octets it is given.
+        let failed = unsafe {
+            helpers::bpf_skb_load_bytes(
+                self.ctx.cast::<c_void>(),
+                at,
+                octets.as_mut_ptr().cast(),
+                N as u32,
+            )
+        };
+        (failed == 0).then_some(octets)
+    }
+}
+
+impl Buffer for SkbFrame {
+    #[inline(always)]
+    fn load<const N: usize>(&self, at: u32) -> Option<[u8; N]> {
+        bytes::load(self.data(), self.end(), at)
+    }
+
+    #[inline(always)]
+    fn store<const N: usize>(&mut self, at: u32, octets: [u8; N]) -> Option<()> {
+        bytes::store(self.data(), self.end(), at, octets)
+    }
+
+    #[inline(always)]
+    fn load_words<const N: usize>(&self, at: u32) -> Option<[u32; N]> {
+        bytes::load_words(self.data(), self.end(), at)
+    }
+
+    #[inline(always)]
+    fn store_words<const N: usize>(&mut self, at: u32, words: [u32; N]) -> Option<()> {
+        bytes::store_words(self.data(), self.end(), at, words)
+    }
+
+    #[inline(always)]
+    fn len(&self) -> u32 {
+        // SAFETY: the context is this program's.
+        unsafe { (*self.ctx).len }
+    }
+
+    #[inline(always)]
+    fn segment_len(&self) -> u32 {
+        // SAFETY: the context is this program's.
+        unsafe { (*self.ctx).gso_size }
+    }
+
+    #[inline(always)]
+    fn insert(&mut self, at: u32, count: u32, outer: Outer) -> Option<()> {
+        if at != ethernet::HEADER_LEN {
+            return None;
+        }
+        let flags = match outer {
+            Outer::TunnelV4 => ENCAP_IPV4,
+            Outer::TunnelV6 => ENCAP_IPV6,
+            Outer::IcmpError => 0,
+        };
+        let room = |flags| {
+            // SAFETY: the context is this program's.
+            unsafe { helpers::bpf_skb_adjust_room(self.raw(), count as i32, ROOM_MAC, flags) == 0 }
+        };
+        // Segments of TCP are made smaller so that they fit with the header;
+        // those of UDP are datagrams, which cannot.
+        (room(flags) || room(flags | FIXED_GSO)).then_some(())
+    }
+
+    #[inline(always)]
+    fn truncate(&mut self, len: u32) -> Option<()> {
+        if self.len() > len {
+            // SAFETY: the context is this program's.
+            if unsafe { helpers::bpf_skb_change_tail(self.raw(), len, 0) } != 0 {
+                return None;
+            }
+        }
+        self.pull(QUOTED_LEN);
+        Some(())
+    }
+
+    #[inline(always)]
+    fn sum(&self, at: u32, count: u32) -> Option<u16> {
+        bytes::sum(self, at, count)
+    }
+
+    #[inline(always)]
+    fn crc32c(&self, at: u32, count: u32, zeroed: u32) -> Option<u32> {
+        bytes::crc32c(self, at, count, zeroed)
+    }
+
+    #[inline(always)]
+    fn patch_transport(&mut self, at: u32, pseudo: Delta, ports: Delta, udp: bool) -> Option<()> {
+        let udp = if udp { MARK_MANGLED_0 } else { 0 };
+        // SAFETY: the context is this program's.
+        let failed = unsafe {
+            helpers::bpf_l4_csum_replace(
+                self.raw(),
+                at,
+                0,
+                u64::from(pseudo.partial()),
+                PSEUDO_HEADER | udp,
+            )
+        };
+        if failed != 0 {
+            return None;
+        }
+        // SAFETY: the context is this program's.
+        let failed = unsafe {
+            helpers::bpf_l4_csum_replace(self.raw(), at, 0, u64::from(ports.partial()), udp)
+        };
+        (failed == 0).then_some(())
+    }
+}
+
+#[unsafe(no_mangle)]
+#[unsafe(link_section = "classifier")]
+extern "C" fn ipvs_tc(ctx: *mut SkBuff) -> i32 {
+    let Some(settings) = tables::settings() else { return TC_ACT_UNSPEC };
+    // SAFETY: the context is this program's.
+    let (kind, ifindex) = unsafe { ((*ctx).pkt_type, (*ctx).ifindex) };
+    if kind != PACKET_HOST {
+        return TC_ACT_UNSPEC;
+    }
+    let mut frame = SkbFrame { ctx };
+    frame.pull(HEADERS_LEN);
+    let maps = Maps::<true> { ctx: ctx.cast(), ifindex, settings };
+    let Some(scratch) = maps::scratch() else { return TC_ACT_UNSPEC };
+    match director::handle(&mut frame, &maps, scratch, ifindex, kernel::now(settings)) {
+        Verdict::Pass(_) => TC_ACT_UNSPEC,
+        Verdict::Drop(_) => TC_ACT_SHOT,
+        // SAFETY: the helper has no precondition.
+        Verdict::Send { ifindex } => unsafe { helpers::bpf_redirect(ifindex, 0) as i32 },
+        Verdict::Resolve { ifindex, family, next } => {
+            let family = match family {
+                Family::V4 => AF_INET,
+                Family::V6 => AF_INET6,
+            };
+            let mut neighbour = Neighbour { family, next };
+            // SAFETY: the parameters have the kernel's layout.
+            unsafe {
+                helpers::bpf_redirect_neigh(
+                    ifindex,
+                    (&raw mut neighbour).cast(),
+                    size_of::<Neighbour>() as i32,
+                    0,
+                ) as i32
+            }
+        }
+    }
+}

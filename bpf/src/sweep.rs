@@ -1,0 +1,75 @@
+//! The sweep: a timer that ends connections inside the kernel, daemon or no
+//! daemon, and the program that starts it.
+
+use core::ffi::c_void;
+use core::ptr;
+
+use aya_ebpf::bindings::{bpf_timer, xdp_action, xdp_md};
+use aya_ebpf::helpers::generated as helpers;
+use ipvs_core::conn::ConnId;
+use ipvs_core::expiry;
+
+use crate::kernel;
+use crate::maps::{self, Sweeper};
+use crate::tables::{self, Maps};
+
+/// Between two turns of the timer.
+const PERIOD_NS: u64 = 50_000_000;
+/// Turns in which the whole table is swept once: a second.
+const TURNS: u32 = 20;
+const CLOCK_MONOTONIC: u64 = 1;
+
+/// Sweeps the whole table now, and starts the timer if it does not run. The
+/// daemon calls it by test run.
+#[unsafe(no_mangle)]
+#[unsafe(link_section = "xdp")]
+extern "C" fn ipvs_sweep(_ctx: *mut xdp_md) -> u32 {
+    sweep(0, used());
+    start();
+    xdp_action::XDP_PASS
+}
+
+#[inline(always)]
+fn start() {
+    let Some(sweeper) = maps::IPVS_SWEEPER.get_ptr_mut(0) else { return };
+    let map = (&raw const maps::IPVS_SWEEPER).cast_mut().cast::<c_void>();
+    // SAFETY: the element is there, and the kernel guards the timer in it. A
+    // timer that is there already keeps running.
+    unsafe {
+        let timer = &raw mut (*sweeper).timer;
+        helpers::bpf_timer_init(timer, map, CLOCK_MONOTONIC);
+        let callback: unsafe extern "C" fn(*mut c_void, *mut u32, *mut Sweeper) -> i32 = turn;
+        helpers::bpf_timer_set_callback(timer, callback as *mut c_void);
+        helpers::bpf_timer_start(timer, PERIOD_NS, 0);
+    }
+}
+
+/// One turn of the timer: a share of the table, and the timer set again.
+unsafe extern "C" fn turn(_map: *mut c_void, _key: *mut u32, sweeper: *mut Sweeper) -> i32 {
+    // SAFETY: the kernel passes the element that holds the timer.
+    let sweeper = unsafe { &mut *sweeper };
+    let used = used();
+    let first = if sweeper.next < used { sweeper.next } else { 0 };
+    let share = used / TURNS + 1;
+    sweep(first, share);
+    sweeper.next = first.wrapping_add(share);
+    let timer: *mut bpf_timer = &raw mut sweeper.timer;
+    // SAFETY: as above.
+    unsafe { helpers::bpf_timer_start(timer, PERIOD_NS, 0) };
+    0
+}
+
+#[inline(always)]
+fn used() -> u32 {
+    maps::IPVS_USED.get(0).map_or(0, |used| used.0.get())
+}
+
+#[inline(always)]
+fn sweep(first: ConnId, count: u32) {
+    let Some(settings) = tables::settings() else { return };
+    let maps = Maps::<false> { ctx: ptr::null_mut(), ifindex: 0, settings };
+    let Some(key) = maps::IPVS_SWEEP_KEY.get_ptr_mut(0) else { return };
+    // SAFETY: the element is this CPU's own, and sweeps do not nest.
+    let key = unsafe { &mut *key };
+    expiry::sweep(&maps, key, first, count, kernel::now(settings));
+}

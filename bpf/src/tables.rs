@@ -1,0 +1,160 @@
+//! The core's tables, in maps.
+
+use core::cell::Cell;
+use core::ffi::c_void;
+
+use aya_ebpf::bindings::{BPF_ANY, BPF_NOEXIST};
+use ipvs_core::conn::{Conn, ConnId, Found, Tuple};
+use ipvs_core::dest::{Dest, DestId, Load};
+use ipvs_core::hop::{CachedHop, RouteQuery, Way};
+use ipvs_core::service::{Service, ServiceKey};
+use ipvs_core::settings::Settings;
+use ipvs_core::stats::LiveCounters;
+use ipvs_core::tables::{Linked, Tables};
+use ipvs_core::verdict::Reason;
+
+use crate::{fib, kernel, maps};
+
+/// The maps, with the context that route lookups need. `RESOLVES` is true for
+/// TC, which can leave a neighbour to the kernel.
+pub(crate) struct Maps<const RESOLVES: bool> {
+    pub(crate) ctx: *mut c_void,
+    pub(crate) ifindex: u32,
+    pub(crate) settings: &'static Settings,
+}
+
+/// The settings' element, which every program needs first.
+#[inline(always)]
+pub(crate) fn settings() -> Option<&'static Settings> {
+    maps::IPVS_SETTINGS.get(0)
+}
+
+impl<const RESOLVES: bool> Tables for Maps<RESOLVES> {
+    const RESOLVES: bool = RESOLVES;
+
+    #[inline(always)]
+    fn settings(&self) -> &Settings {
+        self.settings
+    }
+
+    #[inline(always)]
+    fn service(&self, key: &ServiceKey) -> Option<&Service> {
+        // SAFETY: an element that is replaced stays readable until the program ends.
+        unsafe { maps::IPVS_SERVICES.get(key) }
+    }
+
+    #[inline(always)]
+    fn scheduler_word(&self, service: u32) -> Option<&Cell<u64>> {
+        maps::IPVS_SCHED.get(service).map(|word| &word.0)
+    }
+
+    #[inline(always)]
+    fn member(&self, place: u32) -> Option<DestId> {
+        maps::IPVS_MEMBERS.get(place).copied()
+    }
+
+    #[inline(always)]
+    fn dest(&self, id: DestId) -> Option<&Dest> {
+        maps::IPVS_DESTS.get(id)
+    }
+
+    #[inline(always)]
+    fn load(&self, id: DestId) -> Option<&Load> {
+        maps::IPVS_LOADS.get(id).map(|load| &load.0)
+    }
+
+    #[inline(always)]
+    fn counters(&self, id: DestId) -> Option<&LiveCounters> {
+        maps::IPVS_COUNTERS.get(id).map(|counters| &counters.0)
+    }
+
+    #[inline(always)]
+    fn dest_hop(&self, id: DestId) -> Option<&CachedHop> {
+        maps::IPVS_HOPS.get(id).map(|hop| &hop.0)
+    }
+
+    #[inline(always)]
+    fn route(&self, query: &RouteQuery, way: &mut Way) {
+        fib::route(self.ctx, self.ifindex, query, way);
+    }
+
+    #[inline(always)]
+    fn find(&self, tuple: &Tuple) -> Option<Found> {
+        // SAFETY: the word is copied at once; an element is never changed in place.
+        let word = unsafe { maps::IPVS_INDEX.get(tuple) };
+        word.map(|word| Found::from_word(*word))
+    }
+
+    #[inline(always)]
+    fn link(&self, tuple: &Tuple, to: Found) -> Linked {
+        if maps::IPVS_INDEX.insert(tuple, to.word(), u64::from(BPF_NOEXIST)).is_ok() {
+            return Linked::New;
+        }
+        match self.find(tuple) {
+            Some(found) => Linked::Taken(found),
+            None => Linked::Full,
+        }
+    }
+
+    #[inline(always)]
+    fn relink(&self, tuple: &Tuple, to: Found) -> bool {
+        maps::IPVS_INDEX.insert(tuple, to.word(), u64::from(BPF_ANY)).is_ok()
+    }
+
+    #[inline(always)]
+    fn unlink(&self, tuple: &Tuple) {
+        // Gone already is as good as removed.
+        let _gone = maps::IPVS_INDEX.remove(tuple);
+    }
+
+    #[inline(always)]
+    fn conn(&self, id: ConnId) -> Option<&Conn> {
+        maps::IPVS_CONNS.get(id).map(|conn| &conn.0)
+    }
+
+    #[inline(always)]
+    fn allocate(&self) -> Option<ConnId> {
+        if let Ok(Some(id)) = maps::IPVS_FREE.pop() {
+            return Some(id);
+        }
+        let used = &maps::IPVS_USED.get(0)?.0;
+        maps::IPVS_CONNS.get(used.get())?;
+        let id = kernel::add(used, 1).wrapping_sub(1);
+        // Several CPUs may have met the last place.
+        maps::IPVS_CONNS.get(id).map(|_| id)
+    }
+
+    #[inline(always)]
+    fn release(&self, id: ConnId) {
+        // The queue has room for every place there is.
+        let _pushed = maps::IPVS_FREE.push(id, 0);
+    }
+
+    #[inline(always)]
+    fn add(&self, cell: &Cell<u32>, delta: u32) -> u32 {
+        kernel::add(cell, delta)
+    }
+
+    #[inline(always)]
+    fn replace(&self, cell: &Cell<u32>, old: u32, new: u32) -> bool {
+        kernel::replace(cell, old, new)
+    }
+
+    #[inline(always)]
+    fn replace64(&self, cell: &Cell<u64>, old: u64, new: u64) -> bool {
+        kernel::replace64(cell, old, new)
+    }
+
+    #[inline(always)]
+    fn repeat<F: FnMut(u32) -> bool>(&self, count: u32, step: F) {
+        kernel::repeat(count, step);
+    }
+
+    #[inline(always)]
+    fn count(&self, reason: Reason) {
+        if let Some(count) = maps::IPVS_REASONS.get_ptr_mut(reason as u32) {
+            // SAFETY: the element is this CPU's own.
+            unsafe { *count = (*count).wrapping_add(1) };
+        }
+    }
+}
