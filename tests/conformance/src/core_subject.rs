@@ -5,8 +5,8 @@ use std::time::Duration;
 
 use anyhow::{Context as _, anyhow};
 use ipvs_core::addr::{Addr, Family};
-use ipvs_core::director;
-use ipvs_core::hop::{Route, RouteQuery};
+use ipvs_core::director::{self, Scratch};
+use ipvs_core::hop::{RouteQuery, Way, WayKind};
 use ipvs_core::settings::Settings;
 use ipvs_core::snapshot::Control;
 use ipvs_core::time::Instant;
@@ -43,17 +43,17 @@ struct Virtual {
 }
 
 impl memory::Host for Virtual {
-    fn route(&self, query: &RouteQuery) -> Route {
+    fn route(&self, query: &RouteQuery) -> Way {
         self.host.route(query)
     }
 
     fn source_towards(&self, family: Family, addr: Addr) -> Addr {
         let query = RouteQuery { family, destination: addr, source: Addr::UNSPECIFIED };
-        let index = match self.host.route(&query) {
-            Route::Via(hop) => hop.ifindex,
-            Route::Unresolved { ifindex, .. } => ifindex,
-            Route::Host | Route::Unreachable => return Addr::UNSPECIFIED,
-        };
+        let way = self.host.route(&query);
+        if !matches!(way.kind, WayKind::Known | WayKind::Unresolved) {
+            return Addr::UNSPECIFIED;
+        }
+        let index = way.hop.ifindex;
         let own =
             self.host.interface_at(index).and_then(|it| self.host.own_address(it.name, family));
         own.map_or(Addr::UNSPECIFIED, |own| Addr::from_ip(own).1)
@@ -128,8 +128,9 @@ impl Subject for CoreSubject {
         let tables = self.registry.store();
         let index = |dev: &str| tables.host.host.interface(dev).map(|it| it.index);
         let entry = index(&frame.dev).with_context(|| format!("no interface {}", frame.dev))?;
+        let mut scratch = Scratch::default();
         let mut buffer = ipvs_plane::frame::Frame::new(frame.octets.clone());
-        let verdict = director::handle(&mut buffer, tables, entry, tables.host.now);
+        let verdict = director::handle(&mut buffer, tables, &mut scratch, entry, tables.host.now);
         match verdict {
             Verdict::Pass(reason) => {
                 Ok(Handled { frames: Vec::new(), passed: Some(reason.label().to_owned()) })

@@ -6,7 +6,7 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 use ipnet::IpNet;
 use ipvs_core::addr::{Addr, Family};
-use ipvs_core::hop::{Hop, Route, RouteQuery};
+use ipvs_core::hop::{Hop, RouteQuery, Way, WayKind};
 
 /// A MAC address.
 pub type Mac = [u8; 6];
@@ -137,23 +137,27 @@ impl Host {
     }
 
     /// What the host's routing table says.
-    pub fn route(&self, query: &RouteQuery) -> Route {
+    pub fn route(&self, query: &RouteQuery) -> Way {
         let to = query.destination.to_ip(query.family);
-        let Some(target) = self.lookup(to) else { return Route::Unreachable };
-        let Target::Out { dev, via, mtu } = target else { return Route::Host };
-        let Some(interface) = self.interface(&dev) else { return Route::Unreachable };
+        let Some(target) = self.lookup(to) else { return Way::default() };
+        let Target::Out { dev, via, mtu } = target else {
+            return Way { kind: WayKind::Host, ..Way::default() };
+        };
+        let Some(interface) = self.interface(&dev) else { return Way::default() };
         let (next, mtu) = (via.unwrap_or(to), mtu.unwrap_or(interface.mtu).min(interface.mtu));
         let known = self.neighbours.iter().find(|(on, address, _)| *on == dev && *address == next);
-        if let Some((.., neighbour)) = known {
-            return Route::Via(Hop {
+        let (next_family, next) = Addr::from_ip(next);
+        Way {
+            kind: if known.is_some() { WayKind::Known } else { WayKind::Unresolved },
+            hop: Hop {
                 ifindex: interface.index,
                 mtu,
-                neighbour: *neighbour,
+                neighbour: known.map(|(.., mac)| *mac).unwrap_or_default(),
                 own: interface.mac,
-            });
+            },
+            next,
+            next_family,
         }
-        let (family, next) = Addr::from_ip(next);
-        Route::Unresolved { ifindex: interface.index, mtu, family, next }
     }
 
     /// The target of the longest prefix that `to` is in.
@@ -237,16 +241,15 @@ fn network(text: &str) -> Option<IpNet> {
 mod tests {
     use super::*;
 
-    fn route(host: &Host, to: &str) -> Route {
+    fn route(host: &Host, to: &str) -> Way {
         let (family, destination) = Addr::from_ip(to.parse().unwrap());
         host.route(&RouteQuery { family, destination, source: Addr::UNSPECIFIED })
     }
 
     fn hop(host: &Host, to: &str) -> (u32, Mac, u32) {
-        match route(host, to) {
-            Route::Via(hop) => (hop.ifindex, hop.neighbour, hop.mtu),
-            other => panic!("{to}: {other:?}"),
-        }
+        let way = route(host, to);
+        assert_eq!(way.kind, WayKind::Known, "{to}");
+        (way.hop.ifindex, way.hop.neighbour, way.hop.mtu)
     }
 
     #[test]
@@ -257,8 +260,9 @@ mod tests {
         assert_eq!(hop(&host, "10.2.0.7"), (3, [2, 0, 0, 0, 0x51, 0xfe], 1500));
         assert_eq!(hop(&host, "198.51.100.1"), (2, [2, 0, 0, 0, 0x0c, 2], 1500));
         assert_eq!(hop(&host, "2001:db8:ffff::1"), (2, [2, 0, 0, 0, 0x0c, 2], 1500));
-        assert_eq!(route(&host, "192.0.2.10"), Route::Host);
-        assert!(matches!(route(&host, "10.1.0.99"), Route::Unresolved { ifindex: 3, .. }));
+        assert_eq!(route(&host, "192.0.2.10").kind, WayKind::Host);
+        let unresolved = route(&host, "10.1.0.99");
+        assert_eq!((unresolved.kind, unresolved.hop.ifindex), (WayKind::Unresolved, 3));
     }
 
     #[test]
@@ -271,7 +275,7 @@ mod tests {
         assert_eq!(hop(&host, "10.1.0.11").2, 1400);
         assert_eq!(hop(&host, "198.51.100.1").2, 1300);
         assert_eq!(hop(&host, "2001:db8:ffff::1").2, 1280);
-        assert_eq!(route(&host, "203.0.113.99"), Route::Host);
+        assert_eq!(route(&host, "203.0.113.99").kind, WayKind::Host);
         assert_eq!(host.command("ip rule add fwmark 7 lookup 100"), None);
     }
 }
