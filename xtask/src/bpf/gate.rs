@@ -87,13 +87,13 @@ fn forward_declarations(btf: &[u8]) -> Option<Vec<String>> {
 
 /// Says how many instructions each function has, the longest first.
 pub(super) fn stats(toolchain: &Toolchain, object: &Path) -> Result<()> {
-    let symbols = output(toolchain.llvm("llvm-nm").args(["-S", "--size-sort", "-r"]).arg(object))?;
+    let symbols = output(toolchain.llvm("llvm-nm").args(["-CS", "--size-sort", "-r"]).arg(object))?;
     say("instructions  function");
     let mut total = 0;
     for line in symbols.lines() {
-        let mut words = line.split_whitespace();
-        let (Some(_), Some(size), Some(kind), Some(name)) =
-            (words.next(), words.next(), words.next(), words.next())
+        // Address, size, kind, and a name that may hold blanks.
+        let mut words = line.splitn(4, ' ').skip(1);
+        let (Some(size), Some(kind), Some(name)) = (words.next(), words.next(), words.next())
         else {
             continue;
         };
