@@ -82,3 +82,10 @@ pub(crate) fn scratch() -> Option<&'static mut Scratch> {
     // SAFETY: the element is this CPU's own, and packets do not interrupt each other.
     IPVS_SCRATCH.get_ptr_mut(0).map(|scratch| unsafe { &mut *scratch })
 }
+
+/// Accounts of destinations and services (`ipvs_plane::store::Account`): the
+/// control side's alone, kept here so that they outlive it.
+#[btf_map]
+pub(crate) static IPVS_DEST_ACCOUNTS: Array<[u64; 10], 131_072> = Array::new();
+#[btf_map]
+pub(crate) static IPVS_SERVICE_ACCOUNTS: Array<[u64; 10], 16384> = Array::new();

@@ -1,5 +1,5 @@
 //! The sweep: a timer that ends connections inside the kernel, daemon or no
-//! daemon, and the program that starts it.
+//! daemon, and the program through which the control side has errands run.
 
 use core::ffi::c_void;
 use core::ptr;
@@ -7,9 +7,12 @@ use core::ptr;
 use aya_ebpf::bindings::{bpf_timer, xdp_action, xdp_md};
 use aya_ebpf::helpers::generated as helpers;
 use ipvs_core::conn::ConnId;
+use ipvs_core::errand::Errand;
 use ipvs_core::expiry;
 
-use crate::kernel;
+use crate::{bytes, kernel};
+use ipvs_wire::ethernet;
+
 use crate::maps::{self, Sweeper};
 use crate::tables::{self, Maps};
 
@@ -19,13 +22,33 @@ const PERIOD_NS: u64 = 50_000_000;
 const TURNS: u32 = 20;
 const CLOCK_MONOTONIC: u64 = 1;
 
-/// Sweeps the whole table now, and starts the timer if it does not run. The
-/// daemon calls it by test run.
+/// Runs an errand of the control side, which calls this by test run with the
+/// errand's words behind an Ethernet header.
 #[unsafe(no_mangle)]
 #[unsafe(link_section = "xdp")]
-extern "C" fn ipvs_sweep(_ctx: *mut xdp_md) -> u32 {
-    sweep(0, used());
-    start();
+extern "C" fn ipvs_control(ctx: *mut xdp_md) -> u32 {
+    // SAFETY: the context is this program's.
+    let (data, end) = unsafe { ((*ctx).data as usize, (*ctx).data_end as usize) };
+    let Some(words) = bytes::load_words(data, end, ethernet::HEADER_LEN) else {
+        return xdp_action::XDP_ABORTED;
+    };
+    match Errand::from_words(words) {
+        Errand::Sweep => {
+            sweep(0, used());
+            start();
+        }
+        Errand::MarkOverload { dest, overloaded } => {
+            if let Some(load) = maps::IPVS_LOADS.get(dest) {
+                load.0.overloaded.set(u32::from(overloaded));
+            }
+        }
+        Errand::End { conn } => {
+            if let Some(conn) = maps::IPVS_CONNS.get(conn) {
+                conn.0.expires.set(0);
+            }
+            sweep(conn, 1);
+        }
+    }
     xdp_action::XDP_PASS
 }
 

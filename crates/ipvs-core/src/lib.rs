@@ -17,6 +17,7 @@ pub mod command;
 pub mod conn;
 pub mod dest;
 pub mod director;
+pub mod errand;
 pub mod expiry;
 mod forward;
 pub mod hop;

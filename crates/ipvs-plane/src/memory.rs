@@ -328,6 +328,14 @@ impl<H: Host> Store for MemoryTables<H> {
         }
     }
 
+    fn end(&mut self, id: ConnId) -> Result<(), Infallible> {
+        if let Some(conn) = self.conns.get(id as usize) {
+            conn.expires.set(0);
+            expiry::expire(self, &mut Tuple::default(), id, conn, self.host.now());
+        }
+        Ok(())
+    }
+
     fn sweep(&mut self) {
         expiry::sweep(self, &mut Tuple::default(), 0, self.fresh.get(), self.host.now());
     }

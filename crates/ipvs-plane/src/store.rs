@@ -116,6 +116,8 @@ pub trait Store {
     fn put_account(&mut self, owner: Owner, account: &Account) -> Result<(), Self::Error>;
     /// Calls `each` for every connection that is in the table.
     fn each_conn(&mut self, each: &mut dyn FnMut(ConnId, &Conn));
+    /// Ends a connection now, or a minute later if others hang on it.
+    fn end(&mut self, id: ConnId) -> Result<(), Self::Error>;
     /// Ends now what is due, instead of at the next turn of the sweep.
     fn sweep(&mut self);
     /// The host's address towards `addr`: source of a tunnel's outer header.

@@ -4,7 +4,7 @@
 use std::collections::HashMap;
 
 use ipvs_core::command::{Command, CommandError, TimeoutEdit};
-use ipvs_core::conn::{ConnFlags, ConnId};
+use ipvs_core::conn::ConnFlags;
 use ipvs_core::dest::{Dest, DestId, DestKey, DestSpec};
 use ipvs_core::proto::tcp;
 use ipvs_core::sched;
@@ -139,10 +139,9 @@ impl<S: Store> Registry<S> {
             return Err(CommandError::ServiceExists);
         }
         let kind = check::service(key, spec)?;
-        let id = self
-            .service_ids
-            .take()
-            .ok_or(CommandError::Full { what: "services", limit: self.service_ids.limit() })?;
+        let limit = self.service_ids.limit();
+        let full = CommandError::Full { what: "services", limit };
+        let id = self.service_ids.take().ok_or(full)?;
         draft.taken_services.push(id);
         self.serial += 1;
         let entry = Entry {
@@ -321,7 +320,9 @@ impl<S: Store> Registry<S> {
             let Some(entry) = touched else { continue };
             #[expect(clippy::cast_possible_truncation, reason = "a list is shorter than 2^32")]
             let Some(run) = self.runs.take(entry.dests.len() as u32) else {
-                taken.into_iter().for_each(|run| self.runs.retire(run));
+                for run in taken {
+                    self.runs.retire(run);
+                }
                 let limit = self.runs.limit();
                 return Err(CommandError::Full { what: "places in destination lists", limit });
             };
@@ -443,19 +444,20 @@ impl<S: Store> Registry<S> {
         }
         if draft.settings.expire_nodest_conn != 0 && !draft.deleted.is_empty() {
             let gone: Vec<DestId> = draft.deleted.iter().map(|(id, _, _)| *id).collect();
-            self.end_connections_of(&gone);
+            self.end_connections_of(&gone)?;
         }
         Ok(())
     }
 
     /// Ends the connections of deleted destinations now (`expire_nodest_conn`).
-    fn end_connections_of(&mut self, gone: &[DestId]) {
-        self.store.each_conn(&mut |_: ConnId, conn| {
+    fn end_connections_of(&mut self, gone: &[DestId]) -> Result<(), S::Error> {
+        let mut ending = Vec::new();
+        self.store.each_conn(&mut |id, conn| {
             if gone.contains(&conn.dest.get()) && !conn.has(ConnFlags::TEMPLATE) {
-                conn.expires.set(0);
+                ending.push(id);
             }
         });
-        self.store.sweep();
+        ending.into_iter().try_for_each(|id| self.store.end(id))
     }
 
     fn write_zero(&mut self, which: Option<ServiceKey>, draft: &Draft) -> Result<(), S::Error> {

@@ -147,6 +147,23 @@ impl<S: Store> Registry<S> {
             .filter_map(|id| Some((*id, self.dests.get(id)?)))
     }
 
+    /// Asks the host again for its address towards each destination, after its
+    /// routes changed.
+    pub fn refresh_sources(&mut self) {
+        let ids: Vec<DestId> = self.services.values().flat_map(|e| &e.dests).copied().collect();
+        for id in ids {
+            let Some(dest) = self.dests.get_mut(&id) else { continue };
+            let source = self.store.source_towards(dest.key.family(), dest.key.addr);
+            if source == dest.tunnel_source {
+                continue;
+            }
+            dest.tunnel_source = source;
+            if let Err(error) = self.store.put_dest(id, dest) {
+                tracing::error!(%error, dest = ?dest.key, "its tunnel keeps the old source address");
+            }
+        }
+    }
+
     /// Gives back what edits left behind. To be called about once a second of
     /// the plane's clock: no packet looks at a replaced list for that long.
     pub fn tick(&mut self) {

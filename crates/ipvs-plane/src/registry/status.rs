@@ -2,7 +2,7 @@
 
 use ipvs_core::command::Command;
 use ipvs_core::conn::{Conn, ConnFlags};
-use ipvs_core::dest::DestId;
+use ipvs_core::dest::{DestId, DestKey};
 use ipvs_core::proto::{self, tcp};
 use ipvs_core::service::{ServiceFlags, ServiceKey};
 use ipvs_core::snapshot::{ConnStatus, Control, DestStatus, Refused, ServiceStatus, Timeouts};
@@ -98,7 +98,7 @@ impl<S: Store> Control for Registry<S> {
     }
 }
 
-fn conn_status(conn: &Conn, dest: Option<ipvs_core::dest::DestKey>, now: Instant) -> ConnStatus {
+fn conn_status(conn: &Conn, dest: Option<DestKey>, now: Instant) -> ConnStatus {
     let tuple = conn.tuple.get();
     let template = conn.has(ConnFlags::TEMPLATE);
     let state = if template {
@@ -113,7 +113,7 @@ fn conn_status(conn: &Conn, dest: Option<ipvs_core::dest::DestKey>, now: Instant
         client_port: tuple.source_port,
         virtual_addr: tuple.destination,
         virtual_port: tuple.destination_port,
-        dest_family: dest.map_or(tuple.family(), |key| key.family()),
+        dest_family: dest.map_or_else(|| tuple.family(), |key| key.family()),
         dest: dest.map_or(ipvs_core::addr::Addr::UNSPECIFIED, |key| key.addr),
         dest_port: conn.dest_port.get(),
         state,

@@ -1,0 +1,200 @@
+//! The eBPF plane: programs and maps in the kernel, pinned so that they go on
+//! without a daemon, and driven from here.
+//!
+//! * [`object`] loads the programs, pins them, and finds them again.
+//! * [`attach`] puts them on interfaces.
+//! * `store` reads and writes the maps.
+
+pub mod attach;
+mod error;
+pub mod object;
+mod store;
+
+use std::collections::HashMap;
+use std::path::Path;
+use std::time::Duration;
+
+use ipvs_core::addr::{Addr, Family};
+use ipvs_core::command::Command;
+use ipvs_core::dest::{Dest, DestId};
+use ipvs_core::hop::RouteQuery;
+use ipvs_core::service::ServiceKey;
+use ipvs_core::snapshot::{ConnStatus, Control, DestStatus, Refused, ServiceStatus, Timeouts};
+use ipvs_core::verdict::Reason;
+
+pub use self::attach::{AttachMode, Attached};
+pub use self::error::StartError;
+use self::object::Pins;
+use self::store::BpfStore;
+use crate::plane::Plane;
+use crate::registry::Registry;
+use crate::rtnetlink::{FoundRoute, Rtnetlink};
+use crate::store::{Limits, Store};
+
+/// What to run, and where.
+#[derive(Clone, Debug)]
+pub struct Options {
+    /// Directory for the pins, on a BPF file system; made and mounted if needed.
+    pub pins: std::path::PathBuf,
+    /// Interfaces by name, and how to attach to each; none means all that
+    /// carry frames.
+    pub interfaces: Vec<(String, AttachMode)>,
+    /// Sizes of the tables; those that are pinned keep theirs.
+    pub limits: Limits,
+}
+
+/// The eBPF plane of this network namespace.
+#[derive(Debug)]
+pub struct BpfPlane {
+    registry: Registry<BpfStore>,
+    attached: Vec<Attached>,
+    adopted: bool,
+    pins: Pins,
+    managed: HashMap<DestId, (u32, Family, Addr)>,
+}
+
+impl BpfPlane {
+    /// Loads the programs and attaches them, or takes over those that an
+    /// earlier daemon pinned.
+    pub fn start(options: &Options) -> Result<Self, StartError> {
+        let pins = Pins::at(&options.pins)?;
+        let adopted = pins.are_there();
+        let maps = if adopted { pins.open()? } else { pins.load(&options.limits)? };
+        let mut store = BpfStore::new(maps)?;
+        let registry = if adopted {
+            let found = store.found()?;
+            Registry::adopt(store, found)
+        } else {
+            Registry::new(store).map_err(StartError::map)?
+        };
+        let attached = attach::attach_all(&pins, &options.interfaces)?;
+        let mut plane = Self { registry, attached, adopted, pins, managed: HashMap::new() };
+        plane.registry.store_mut().sweep();
+        plane.host_changed();
+        Ok(plane)
+    }
+
+    /// Whether this plane was found running.
+    pub fn was_adopted(&self) -> bool {
+        self.adopted
+    }
+
+    /// Detaches from every interface and removes the pins: nothing is left.
+    pub fn detach(self) -> Result<(), StartError> {
+        self.pins.remove()
+    }
+
+    /// Removes what is pinned in `directory`, whichever version pinned it.
+    pub fn detach_at(directory: &Path) -> Result<(), StartError> {
+        Pins::at(directory)?.remove()
+    }
+
+    /// Has the kernel keep the neighbours of all destinations resolved, and
+    /// tunnels their source address.
+    fn follow_dests(&mut self) {
+        let Ok(mut netlink) = Rtnetlink::open() else { return };
+        let dests: Vec<(DestId, Dest)> =
+            self.registry.listed_dests().map(|(id, dest)| (id, *dest)).collect();
+        self.managed.retain(|id, _| dests.iter().any(|(listed, _)| listed == id));
+        for (id, dest) in dests {
+            let family = dest.key.family();
+            let query =
+                RouteQuery { family, destination: dest.key.addr, source: Addr::UNSPECIFIED };
+            let Ok(FoundRoute::Unicast { ifindex, gateway, .. }) = netlink.route(&query) else {
+                continue;
+            };
+            let (family, next) = gateway.unwrap_or((family, dest.key.addr));
+            let neighbour = (ifindex, family, next);
+            if self.managed.get(&id) == Some(&neighbour) {
+                continue;
+            }
+            match netlink.manage_neighbour(ifindex, family, next) {
+                Ok(()) => {
+                    self.managed.insert(id, neighbour);
+                }
+                Err(error) => {
+                    tracing::debug!(%error, dest = ?dest.key, "neighbour is not managed");
+                }
+            }
+        }
+    }
+}
+
+impl Control for BpfPlane {
+    fn apply(&mut self, commands: &[Command]) -> Result<(), Refused> {
+        self.registry.apply(commands)?;
+        let adds = commands
+            .iter()
+            .any(|command| matches!(command, Command::AddDest(..) | Command::EditDest(..)));
+        if adds {
+            self.follow_dests();
+        }
+        Ok(())
+    }
+
+    fn services(&mut self, each: &mut dyn FnMut(ServiceStatus)) {
+        self.registry.services(each);
+    }
+
+    fn service(&mut self, key: &ServiceKey) -> Option<ServiceStatus> {
+        self.registry.service(key)
+    }
+
+    fn dests(&mut self, key: &ServiceKey, each: &mut dyn FnMut(DestStatus)) -> bool {
+        self.registry.dests(key, each)
+    }
+
+    fn connections(&mut self, each: &mut dyn FnMut(ConnStatus)) {
+        self.registry.connections(each);
+    }
+
+    fn timeouts(&mut self) -> Timeouts {
+        self.registry.timeouts()
+    }
+
+    fn table_size(&self) -> u32 {
+        self.registry.table_size()
+    }
+}
+
+impl Plane for BpfPlane {
+    fn report(&self) -> Vec<String> {
+        let origin = if self.adopted { "found running" } else { "loaded" };
+        let pins = format!("eBPF programs {origin}, pinned in {}", self.pins.directory().display());
+        std::iter::once(pins).chain(self.attached.iter().map(ToString::to_string)).collect()
+    }
+
+    fn tick(&mut self) {
+        self.registry.tick();
+    }
+
+    fn host_changed(&mut self) {
+        let changed = self.registry.change_settings(|settings| {
+            settings.route_generation = settings.route_generation.wrapping_add(1);
+        });
+        if let Err(error) = changed {
+            tracing::warn!(%error, "a change of routes is followed within a second, not at once");
+        }
+        self.registry.refresh_sources();
+        self.follow_dests();
+    }
+
+    fn shift_clock(&mut self, by: Duration) {
+        let nanos = u64::try_from(by.as_nanos()).unwrap_or(u64::MAX);
+        let moved = self.registry.change_settings(|settings| {
+            settings.set_clock_offset(settings.clock_offset().wrapping_add(nanos));
+        });
+        if let Err(error) = moved {
+            tracing::error!(%error, "the clock could not be moved");
+        }
+        self.registry.store_mut().sweep();
+    }
+
+    fn sweep(&mut self) {
+        self.registry.store_mut().sweep();
+    }
+
+    fn reasons(&mut self) -> Vec<(Reason, u64)> {
+        self.registry.store_mut().reasons()
+    }
+}

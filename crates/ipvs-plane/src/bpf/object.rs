@@ -1,0 +1,259 @@
+//! The eBPF object of this build: loading it, pinning what it made, and
+//! finding that again.
+
+use std::ffi::CString;
+use std::io;
+use std::os::unix::ffi::OsStrExt;
+use std::path::{Path, PathBuf};
+
+use aya::maps::MapData;
+use aya::programs::{ProgramError, SchedClassifier, Xdp};
+use aya::{Ebpf, EbpfLoader};
+use aya_obj::programs::XdpAttachType;
+
+use super::StartError;
+use crate::store::Limits;
+
+/// The programs, built by `cargo xtask bpf`.
+static OBJECT: &[u8] = aya::include_bytes_aligned!("ipvs.bpf.o");
+
+/// `f_type` of a BPF file system.
+const BPF_FS_MAGIC: i64 = 0xcafe_4a11;
+
+/// The maps that are kept.
+pub(super) const MAPS: &[&str] = &[
+    "IPVS_SETTINGS",
+    "IPVS_SERVICES",
+    "IPVS_SCHED",
+    "IPVS_MEMBERS",
+    "IPVS_DESTS",
+    "IPVS_LOADS",
+    "IPVS_COUNTERS",
+    "IPVS_HOPS",
+    "IPVS_INDEX",
+    "IPVS_CONNS",
+    "IPVS_FREE",
+    "IPVS_USED",
+    "IPVS_REASONS",
+    "IPVS_SWEEPER",
+    "IPVS_DEST_ACCOUNTS",
+    "IPVS_SERVICE_ACCOUNTS",
+];
+
+/// The TC program.
+pub(super) const TC: &str = "ipvs_tc";
+/// The XDP program.
+pub(super) const XDP: &str = "ipvs_xdp";
+/// The program that runs errands.
+pub(super) const CONTROL: &str = "ipvs_control";
+
+/// The directory in which everything is pinned.
+#[derive(Clone, Debug)]
+pub struct Pins {
+    directory: PathBuf,
+}
+
+/// Maps by name, and the program that runs errands.
+#[derive(Debug)]
+pub struct Maps {
+    pub(super) by_name: std::collections::HashMap<&'static str, MapData>,
+    pub(super) control: Xdp,
+    pub(super) directory: PathBuf,
+}
+
+impl Pins {
+    /// The pins in `directory`, which is made, and a BPF file system mounted
+    /// above it, if needed.
+    pub fn at(directory: &Path) -> Result<Self, StartError> {
+        let path = |source| StartError::Path { path: directory.to_owned(), source };
+        let existing =
+            directory.ancestors().find(|path| path.exists()).unwrap_or_else(|| Path::new("/"));
+        if !is_bpf_fs(existing).map_err(path)? {
+            let mount_point = directory.parent().unwrap_or(directory);
+            std::fs::create_dir_all(mount_point).map_err(path)?;
+            mount_bpf_fs(mount_point)?;
+        }
+        std::fs::create_dir_all(directory).map_err(path)?;
+        Ok(Self { directory: directory.to_owned() })
+    }
+
+    /// The directory.
+    pub fn directory(&self) -> &Path {
+        &self.directory
+    }
+
+    pub(super) fn map(&self, name: &str) -> PathBuf {
+        self.directory.join(name)
+    }
+
+    pub(super) fn link(&self, interface: &str, mode: &str) -> PathBuf {
+        // A dot is the one character that a BPF file system refuses.
+        self.directory.join(format!("link-{mode}-{}", interface.replace('.', "%2e")))
+    }
+
+    /// Pinned links: interface, mode and path.
+    pub(super) fn links(&self) -> Vec<(String, String, PathBuf)> {
+        let Ok(entries) = std::fs::read_dir(&self.directory) else { return Vec::new() };
+        let split = |path: PathBuf| {
+            let name = path.file_name()?.to_str()?.strip_prefix("link-")?.to_owned();
+            let (mode, interface) = name.split_once('-')?;
+            Some((interface.replace("%2e", "."), mode.to_owned(), path))
+        };
+        entries.filter_map(|entry| split(entry.ok()?.path())).collect()
+    }
+
+    /// Whether a plane is pinned here.
+    pub fn are_there(&self) -> bool {
+        self.map(CONTROL).exists()
+    }
+
+    /// Loads the programs, makes the maps and pins both.
+    pub(super) fn load(&self, limits: &Limits) -> Result<Maps, StartError> {
+        let loaded = self.load_and_pin(limits);
+        if loaded.is_err() {
+            // What was pinned before the failure must not be found as a whole.
+            self.remove()?;
+        }
+        loaded
+    }
+
+    fn load_and_pin(&self, limits: &Limits) -> Result<Maps, StartError> {
+        let mut loader = EbpfLoader::new();
+        for (name, size) in [
+            ("IPVS_SERVICES", limits.services),
+            ("IPVS_SCHED", limits.services),
+            ("IPVS_SERVICE_ACCOUNTS", limits.services),
+            ("IPVS_MEMBERS", limits.members),
+            ("IPVS_DESTS", limits.dests),
+            ("IPVS_LOADS", limits.dests),
+            ("IPVS_COUNTERS", limits.dests),
+            ("IPVS_HOPS", limits.dests),
+            ("IPVS_DEST_ACCOUNTS", limits.dests),
+            ("IPVS_CONNS", limits.conns),
+            ("IPVS_FREE", limits.conns),
+            // A masqueraded connection stands under two keys.
+            ("IPVS_INDEX", limits.conns.saturating_mul(2)),
+        ] {
+            loader.map_max_entries(name, size);
+        }
+        let mut object = loader.load(OBJECT).map_err(load_error)?;
+        for name in [TC, XDP, CONTROL] {
+            load_program(&mut object, name)?;
+        }
+        let mut maps = std::collections::HashMap::new();
+        for name in MAPS {
+            let map =
+                object.take_map(name).ok_or_else(|| self.pin_error(name, &"not in the object"))?;
+            let data = into_data(map);
+            data.pin(self.map(name)).map_err(|error| self.pin_error(name, &error))?;
+            maps.insert(*name, data);
+        }
+        for name in [TC, XDP, CONTROL] {
+            let program = object
+                .program_mut(name)
+                .ok_or_else(|| self.pin_error(name, &"not in the object"))?;
+            program.pin(self.map(name)).map_err(|error| self.pin_error(name, &error))?;
+        }
+        let control = Xdp::from_pin(self.map(CONTROL), XdpAttachType::Interface)
+            .map_err(|error| self.pin_error(CONTROL, &error))?;
+        Ok(Maps { by_name: maps, control, directory: self.directory.clone() })
+    }
+
+    /// Opens what is pinned.
+    pub(super) fn open(&self) -> Result<Maps, StartError> {
+        let mut maps = std::collections::HashMap::new();
+        for name in MAPS {
+            let data = MapData::from_pin(self.map(name)).map_err(|error| {
+                StartError::OtherVersion { path: self.map(name), reason: error.to_string() }
+            })?;
+            maps.insert(*name, data);
+        }
+        let control = Xdp::from_pin(self.map(CONTROL), XdpAttachType::Interface)
+            .map_err(|error| self.pin_error(CONTROL, &error))?;
+        Ok(Maps { by_name: maps, control, directory: self.directory.clone() })
+    }
+
+    pub(super) fn tc(&self) -> Result<SchedClassifier, StartError> {
+        SchedClassifier::from_pin(self.map(TC)).map_err(|error| self.pin_error(TC, &error))
+    }
+
+    pub(super) fn xdp(&self) -> Result<Xdp, StartError> {
+        Xdp::from_pin(self.map(XDP), XdpAttachType::Interface)
+            .map_err(|error| self.pin_error(XDP, &error))
+    }
+
+    /// Removes every pin: what nothing else holds detaches and is gone.
+    pub fn remove(&self) -> Result<(), StartError> {
+        let failed = |path: &Path, source| StartError::Path { path: path.to_owned(), source };
+        let entries =
+            std::fs::read_dir(&self.directory).map_err(|error| failed(&self.directory, error))?;
+        // Links first, so that no packet meets half of the rest.
+        let mut paths: Vec<PathBuf> = entries.filter_map(|e| Some(e.ok()?.path())).collect();
+        paths.sort_by_key(|path| {
+            !path.file_name().is_some_and(|name| name.as_bytes().starts_with(b"link-"))
+        });
+        for path in paths {
+            std::fs::remove_file(&path).map_err(|error| failed(&path, error))?;
+        }
+        std::fs::remove_dir(&self.directory).map_err(|error| failed(&self.directory, error))
+    }
+
+    fn pin_error(&self, name: &str, reason: &dyn ToString) -> StartError {
+        StartError::Pin { path: self.map(name), reason: reason.to_string() }
+    }
+}
+
+fn load_error(error: aya::EbpfError) -> StartError {
+    let mut cause: Option<&dyn std::error::Error> = Some(&error);
+    while let Some(at) = cause {
+        if at.downcast_ref::<io::Error>().and_then(io::Error::raw_os_error) == Some(libc::EPERM) {
+            return StartError::NotPermitted { what: "making eBPF maps" };
+        }
+        cause = at.source();
+    }
+    StartError::Load(Box::new(error))
+}
+
+fn load_program(object: &mut Ebpf, name: &'static str) -> Result<(), StartError> {
+    let program = object
+        .program_mut(name)
+        .ok_or_else(|| StartError::program(name, ProgramError::UnexpectedProgramType))?;
+    let loaded = match program {
+        aya::programs::Program::Xdp(program) => program.load(),
+        aya::programs::Program::SchedClassifier(program) => program.load(),
+        _ => Err(ProgramError::UnexpectedProgramType),
+    };
+    loaded.map_err(|error| StartError::program(name, error))
+}
+
+fn into_data(map: aya::maps::Map) -> MapData {
+    use aya::maps::Map;
+    match map {
+        Map::Array(data)
+        | Map::HashMap(data)
+        | Map::PerCpuArray(data)
+        | Map::Queue(data)
+        | Map::Unsupported(data) => data,
+        other => unreachable_map(&other),
+    }
+}
+
+/// The object of this build has no map of another type.
+#[expect(clippy::panic, reason = "a mistake of the build, not of the user")]
+fn unreachable_map(map: &aya::maps::Map) -> MapData {
+    panic!("the eBPF object has a map of a type that is not expected: {map:?}")
+}
+
+fn is_bpf_fs(path: &Path) -> io::Result<bool> {
+    rustix::fs::statfs(path).map(|stat| stat.f_type == BPF_FS_MAGIC).map_err(io::Error::from)
+}
+
+fn mount_bpf_fs(path: &Path) -> Result<(), StartError> {
+    let failed = |source| StartError::Mount { path: path.to_owned(), source };
+    let options = CString::new("mode=0700").map_err(|error| failed(io::Error::other(error)))?;
+    let flags = rustix::mount::MountFlags::NOSUID
+        | rustix::mount::MountFlags::NODEV
+        | rustix::mount::MountFlags::NOEXEC;
+    rustix::mount::mount("bpf", path, "bpf", flags, Some(options.as_c_str()))
+        .map_err(|error| failed(error.into()))
+}

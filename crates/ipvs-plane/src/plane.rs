@@ -1,0 +1,27 @@
+//! What every data plane offers its daemon besides the configuration.
+
+use core::time::Duration;
+
+use ipvs_core::snapshot::Control;
+
+/// A data plane that is driven by a daemon.
+pub trait Plane: Control + Send {
+    /// One line of words for each interface, and for what else a user should
+    /// know: how packets get in, and why this way.
+    fn report(&self) -> Vec<String>;
+
+    /// To be called about once a second: gives back what edits left behind.
+    fn tick(&mut self);
+
+    /// To be called when routes, addresses or neighbours of the host changed.
+    fn host_changed(&mut self);
+
+    /// Moves the plane's clock forward; for tests, in which no hour is waited for.
+    fn shift_clock(&mut self, by: Duration);
+
+    /// Ends the connections that are due now.
+    fn sweep(&mut self);
+
+    /// Packets by reason, those that were never counted left out.
+    fn reasons(&mut self) -> Vec<(ipvs_core::verdict::Reason, u64)>;
+}

@@ -1,0 +1,204 @@
+//! The host as the plane's tables see it: its clock, routes, neighbours and
+//! addresses.
+
+use std::cell::{Cell, RefCell};
+use std::collections::{HashMap, HashSet};
+use std::io;
+use std::time::Duration;
+
+use ipvs_core::addr::{Addr, Family};
+use ipvs_core::hop::{self, Hop, Route, RouteQuery};
+use ipvs_core::time::Instant;
+use ipvs_wire::ethernet::Mac;
+use rustix::time::{ClockId, clock_gettime};
+
+use crate::memory::Host;
+use crate::rtnetlink::{Address, FoundRoute, Link, Neighbour, NeighbourState, Rtnetlink};
+
+/// Routes remembered at most.
+const ROUTES: usize = 1 << 14;
+
+/// A neighbour's key: interface and address.
+pub(super) type NeighbourKey = (u32, Family, Addr);
+
+/// The host this process is on, in one network namespace.
+#[derive(Debug)]
+pub(super) struct LinuxHost {
+    netlink: RefCell<Rtnetlink>,
+    links: HashMap<u32, Link>,
+    addresses: Vec<Address>,
+    own: HashSet<(Family, Addr)>,
+    answers: RefCell<Answers>,
+    clock_offset: Cell<u64>,
+}
+
+/// What the host has said lately.
+///
+/// The core keeps a next hop for each destination and each connection; this
+/// spares the questions for many connections of one client, and for packets
+/// that wait for a neighbour.
+#[derive(Debug, Default)]
+struct Answers {
+    /// Since when: answers are kept as long as the core keeps hops.
+    epoch: u32,
+    routes: HashMap<(Family, Addr, Addr), Route>,
+    /// The neighbours that were asked for, with the answer.
+    neighbours: HashMap<NeighbourKey, Option<Mac>>,
+}
+
+impl LinuxHost {
+    /// The host of the calling thread's network namespace.
+    pub(super) fn open() -> io::Result<Self> {
+        let mut host = Self {
+            netlink: RefCell::new(Rtnetlink::open()?),
+            links: HashMap::new(),
+            addresses: Vec::new(),
+            own: HashSet::new(),
+            answers: RefCell::default(),
+            clock_offset: Cell::new(0),
+        };
+        host.refresh()?;
+        Ok(host)
+    }
+
+    /// Asks for interfaces and addresses anew, and forgets routes.
+    pub(super) fn refresh(&mut self) -> io::Result<()> {
+        let netlink = self.netlink.get_mut();
+        self.links = netlink.links()?.into_iter().map(|link| (link.index, link)).collect();
+        self.addresses = netlink.addresses()?;
+        self.own = self.addresses.iter().map(|address| (address.family, address.addr)).collect();
+        self.forget();
+        Ok(())
+    }
+
+    /// Forgets what was asked for.
+    pub(super) fn forget(&self) {
+        let mut answers = self.answers.borrow_mut();
+        answers.routes.clear();
+        answers.neighbours.clear();
+    }
+
+    /// The interfaces.
+    pub(super) fn links(&self) -> impl Iterator<Item = &Link> {
+        self.links.values()
+    }
+
+    /// An interface.
+    pub(super) fn link(&self, index: u32) -> Option<&Link> {
+        self.links.get(&index)
+    }
+
+    /// The addresses of an interface.
+    pub(super) fn addresses_of(&self, index: u32) -> impl Iterator<Item = &Address> {
+        self.addresses.iter().filter(move |address| address.index == index)
+    }
+
+    /// Whether the kernel itself has this address.
+    pub(super) fn owns(&self, family: Family, addr: Addr) -> bool {
+        self.own.contains(&(family, addr))
+    }
+
+    /// Moves the clock.
+    pub(super) fn shift_clock(&self, by: Duration) {
+        let by = u64::try_from(by.as_nanos()).unwrap_or(u64::MAX);
+        self.clock_offset.set(self.clock_offset.get().saturating_add(by));
+    }
+
+    /// Has the kernel find out a neighbour's MAC address; returns it if it is
+    /// known already.
+    pub(super) fn resolve(&self, key: NeighbourKey) -> io::Result<Option<Mac>> {
+        let (ifindex, family, addr) = key;
+        let mut netlink = self.netlink.borrow_mut();
+        netlink.use_neighbour(ifindex, family, addr)?;
+        // It may have become known since the question.
+        Ok(netlink.neighbour(ifindex, family, addr)?.as_ref().and_then(Neighbour::usable))
+    }
+
+    /// Hears of a neighbour; returns whether something was said that no longer holds.
+    pub(super) fn heard_of(&self, neighbour: &Neighbour) -> bool {
+        let key = (neighbour.ifindex, neighbour.family, neighbour.addr);
+        let answers = self.answers.borrow();
+        answers.neighbours.get(&key).is_some_and(|said| *said != neighbour.usable())
+    }
+
+    fn ask(&self, query: &RouteQuery) -> io::Result<Route> {
+        // The kernel has no way from an IPv4 address that is not its own.
+        let source = if query.family == Family::V6 || self.owns(query.family, query.source) {
+            query.source
+        } else {
+            Addr::UNSPECIFIED
+        };
+        let found = self.netlink.borrow_mut().route(&RouteQuery { source, ..*query })?;
+        let (ifindex, gateway, mtu) = match found {
+            FoundRoute::Unicast { ifindex, gateway, mtu, .. } => (ifindex, gateway, mtu),
+            FoundRoute::Local => return Ok(Route::Host),
+            FoundRoute::Group | FoundRoute::Unreachable => return Ok(Route::Unreachable),
+        };
+        let Some((link, own)) = self.links.get(&ifindex).and_then(|link| Some((link, link.mac?)))
+        else {
+            // Frames cannot leave by an interface that is no Ethernet.
+            return Ok(Route::Unreachable);
+        };
+        let mtu = mtu.map_or(link.mtu, |mtu| mtu.min(link.mtu));
+        let (family, next) = gateway.unwrap_or((query.family, query.destination));
+        let neighbour = self.neighbour((ifindex, family, next))?;
+        Ok(match neighbour {
+            Some(neighbour) => Route::Via(Hop { ifindex, mtu, neighbour, own }),
+            None => Route::Unresolved { ifindex, mtu, family, next },
+        })
+    }
+
+    fn neighbour(&self, key: NeighbourKey) -> io::Result<Option<Mac>> {
+        let (ifindex, family, addr) = key;
+        let mut netlink = self.netlink.borrow_mut();
+        let found = netlink.neighbour(ifindex, family, addr)?;
+        if found.is_some_and(|neighbour| neighbour.state == NeighbourState::Stale) {
+            // The kernel does not see our packets: tell it that the entry is in use.
+            netlink.use_neighbour(ifindex, family, addr)?;
+        }
+        let mac = found.as_ref().and_then(Neighbour::usable);
+        self.answers.borrow_mut().neighbours.insert(key, mac);
+        Ok(mac)
+    }
+}
+
+impl Host for LinuxHost {
+    fn route(&self, query: &RouteQuery) -> Route {
+        let epoch = hop::epoch(self.now(), 0);
+        let key = (query.family, query.destination, query.source);
+        {
+            let mut answers = self.answers.borrow_mut();
+            if answers.epoch != epoch || answers.routes.len() >= ROUTES {
+                answers.epoch = epoch;
+                answers.routes.clear();
+            }
+            if answers.neighbours.len() >= ROUTES {
+                answers.neighbours.clear();
+            }
+            if let Some(route) = answers.routes.get(&key) {
+                return *route;
+            }
+        }
+        let route = self.ask(query).unwrap_or_else(|error| {
+            tracing::warn!(%error, ?query, "the host did not say the way");
+            Route::Unreachable
+        });
+        self.answers.borrow_mut().routes.insert(key, route);
+        route
+    }
+
+    fn source_towards(&self, family: Family, addr: Addr) -> Addr {
+        let query = RouteQuery { family, destination: addr, source: Addr::UNSPECIFIED };
+        match self.netlink.borrow_mut().route(&query) {
+            Ok(FoundRoute::Unicast { source: Some(source), .. }) => source,
+            _ => Addr::UNSPECIFIED,
+        }
+    }
+
+    fn now(&self) -> Instant {
+        let now = clock_gettime(ClockId::Monotonic);
+        let nanos = u64::try_from(now.tv_sec).unwrap_or(0) * 1_000_000_000
+            + u64::try_from(now.tv_nsec).unwrap_or(0);
+        Instant::from_nanos(nanos + self.clock_offset.get())
+    }
+}
