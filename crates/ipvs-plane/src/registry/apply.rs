@@ -302,7 +302,8 @@ impl<S: Store> Registry<S> {
                 self.runs.retire(before.run);
             }
         }
-        self.settings = draft.settings;
+        // The number of services was counted while they were written.
+        self.settings = Settings { services: self.settings.services, ..draft.settings };
         Ok(())
     }
 
