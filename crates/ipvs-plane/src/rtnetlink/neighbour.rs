@@ -93,9 +93,12 @@ impl Rtnetlink {
         family: Family,
         addr: Addr,
     ) -> io::Result<Option<Neighbour>> {
-        let message = question(ifindex, family, addr);
-        match self.ask(RouteNetlinkMessage::GetNeighbour(message)) {
-            Ok(Some(RouteNetlinkMessage::NewNeighbour(found))) => Ok(Neighbour::of(&found)),
+        Ok(self.find(question(ifindex, family, addr))?.and_then(|found| Neighbour::of(&found)))
+    }
+
+    fn find(&mut self, question: NeighbourMessage) -> io::Result<Option<NeighbourMessage>> {
+        match self.ask(RouteNetlinkMessage::GetNeighbour(question)) {
+            Ok(Some(RouteNetlinkMessage::NewNeighbour(found))) => Ok(Some(found)),
             Ok(_) => Ok(None),
             Err(error) if error.raw_os_error() == Some(libc::ENOENT) => Ok(None),
             Err(error) => Err(error),
@@ -113,10 +116,14 @@ impl Rtnetlink {
     /// Has the kernel keep a neighbour's MAC address known from now on, with or
     /// without this process (`NTF_EXT_MANAGED`, Linux 5.16). Needs `CAP_NET_ADMIN`.
     ///
-    /// The kernel refuses with `EINVAL` what cannot be kept, a permanent entry
-    /// for instance, which needs no keeping.
+    /// A permanent entry is left alone: it needs no keeping, and the kernel
+    /// would make it forget its MAC address.
     pub fn manage_neighbour(&mut self, ifindex: u32, family: Family, addr: Addr) -> io::Result<()> {
         let mut message = question(ifindex, family, addr);
+        let found = self.find(message.clone())?;
+        if found.is_some_and(|it| matches!(it.header.state, State::Permanent | State::Noarp)) {
+            return Ok(());
+        }
         message.header.flags = NeighbourFlags::Use;
         message.attributes.push(NeighbourAttribute::ExtFlags(NeighbourExtFlags::Managed));
         self.change(RouteNetlinkMessage::NewNeighbour(message), NLM_F_CREATE)
