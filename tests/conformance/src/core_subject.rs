@@ -18,7 +18,7 @@ use ipvs_plane::store::{Limits, Store as _};
 use crate::case::{Frame, Output};
 use crate::host::Host;
 use crate::subject::{Handled, Subject, Trouble};
-use crate::{adm, shell};
+use crate::{adm, settings, shell};
 
 /// Connections that there is room for: more than any case makes.
 const CONNECTIONS: u32 = 1 << 12;
@@ -81,22 +81,17 @@ impl CoreSubject {
     }
 
     fn set(&mut self, name: &str, value: &str) -> Result<(), Trouble> {
-        let unsupported = || Trouble::Unsupported(format!("setting {name}={value}"));
-        let Ok(number) = value.parse::<u32>() else { return Err(unsupported()) };
         let field: fn(&mut Settings) -> &mut u32 = match name {
             "conn_reuse_mode" => |it| &mut it.conn_reuse_mode,
             "expire_nodest_conn" => |it| &mut it.expire_nodest_conn,
             "sloppy_tcp" => |it| &mut it.sloppy_tcp,
             "sloppy_sctp" => |it| &mut it.sloppy_sctp,
             "pmtu_disc" => |it| &mut it.pmtu_disc,
-            // What is not there is as if it were off.
-            "conntrack" | "cache_bypass" | "nat_icmp_send" | "schedule_icmp" | "drop_packet"
-            | "drop_entry" | "secure_tcp"
-                if number == 0 =>
-            {
-                return Ok(());
-            }
-            _ => return Err(unsupported()),
+            _ if settings::is_default(name, value) => return Ok(()),
+            _ => return Err(Trouble::Unsupported(format!("setting {name}={value}"))),
+        };
+        let Ok(number) = value.parse() else {
+            return Err(Trouble::Unsupported(format!("setting {name}={value}")));
         };
         let Ok(()) = self.registry.change_settings(|settings| *field(settings) = number);
         Ok(())
@@ -136,10 +131,16 @@ impl Subject for CoreSubject {
                 Ok(Handled { frames: Vec::new(), passed: Some(reason.label().to_owned()) })
             }
             Verdict::Drop(_) => Ok(Handled::default()),
-            Verdict::Send { ifindex } => {
+            Verdict::Send { ifindex, mtu } => {
                 let dev = tables.host.host.interface_at(ifindex).context("sent to no interface")?;
-                let frame = Frame { dev: dev.name.to_owned(), octets: buffer.into_octets() };
-                Ok(Handled { frames: vec![frame], passed: None })
+                let octets = buffer.into_octets();
+                let pieces = if octets.len() > mtu as usize + ETHERNET_LEN {
+                    ipvs_plane::fragment::cut(&octets, mtu).unwrap_or_default()
+                } else {
+                    vec![octets]
+                };
+                let frame = |octets| Frame { dev: dev.name.to_owned(), octets };
+                Ok(Handled { frames: pieces.into_iter().map(frame).collect(), passed: None })
             }
             // The host asks for the neighbour, which never answers.
             Verdict::Resolve { next, .. } => {
@@ -159,6 +160,9 @@ impl Subject for CoreSubject {
         Ok(Vec::new())
     }
 }
+
+/// Octets of an Ethernet header.
+const ETHERNET_LEN: usize = 14;
 
 fn instant(elapsed: Duration) -> Instant {
     Instant::from_nanos(u64::try_from((START + elapsed).as_nanos()).unwrap_or(u64::MAX))

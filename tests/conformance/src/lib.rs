@@ -15,6 +15,7 @@
 //! * [`report`]: what people and machines read at the end.
 
 pub mod adm;
+pub mod bpf_subject;
 pub mod case;
 pub mod compare;
 pub mod core_subject;
@@ -26,6 +27,7 @@ pub mod plane;
 pub mod replay;
 pub mod report;
 pub mod selection;
+pub mod settings;
 pub mod shell;
 pub mod subject;
 pub mod wire;

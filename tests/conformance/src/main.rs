@@ -55,6 +55,7 @@ fn main() -> ExitCode {
 
 /// Replays what was asked for; returns whether nothing failed.
 fn run(cli: &Cli) -> Result<bool> {
+    cli.plane.prepare()?;
     let home = Path::new(env!("CARGO_MANIFEST_DIR"));
     let dir = cli.dir.clone().unwrap_or_else(|| home.join("cases"));
     let mut selection = Selection { only: cli.only.clone(), skip: cli.skip.clone(), names: None };

@@ -6,40 +6,46 @@ use std::time::Duration;
 
 use anyhow::{Context as _, Result};
 use ipvs_core::snapshot::Control;
+use ipvs_lab::Namespace;
 
 use crate::case::{Frame, Output};
 use crate::host::Host;
 use crate::layout::Layout;
 use crate::subject::{Handled, Subject, Trouble};
 use crate::wire::Wire;
-use crate::{adm, shell};
+use crate::{adm, settings, shell};
+
+/// How far the clock is moved between two looks at the timers.
+const TICK: Duration = Duration::from_secs(1);
 
 /// A data plane as the replay drives it.
 pub trait Driven {
     /// Its control side.
     fn control(&mut self) -> &mut dyn Control;
 
-    /// Changes a setting, as `sysctl -w net.ipv4.vs.NAME=VALUE` does; `false`
-    /// if there is none of this name or it does not take this value.
-    fn set(&mut self, name: &str, value: &str) -> Result<bool>;
-
     /// Sets its clock on by `by`, and does what has become due.
-    fn shift_clock(&mut self, by: Duration) -> Result<()>;
-
-    /// Returns when every frame sent so far is done with, as far as the
-    /// kernel's own order does not see to that.
-    fn settle(&mut self) -> Result<()>;
+    fn pass_time(&mut self, by: Duration);
 
     /// Hears that routes or interfaces of the host have changed.
-    fn host_changed(&mut self) -> Result<()>;
+    fn host_changed(&mut self);
+
+    /// Returns when every frame that reached the plane is done with. What is
+    /// handled inside the kernel needs no more than the kernel's own order.
+    fn settle(&mut self) -> Result<()> {
+        Ok(())
+    }
 }
 
 /// A plane in the network of the recordings.
+///
+/// The thread that makes one is in the director's namespace while it lives.
 pub struct NamespaceSubject {
     // Dropped before the network that it works on.
-    plane: Box<dyn Driven>,
+    driven: Box<dyn Driven>,
     wire: Wire,
     layout: Layout,
+    #[expect(dead_code, reason = "ends when it is dropped")]
+    visit: Visit,
     elapsed: Duration,
 }
 
@@ -51,25 +57,28 @@ impl std::fmt::Debug for NamespaceSubject {
 
 impl NamespaceSubject {
     /// Lays the network out and starts a plane in it.
-    pub fn new(
-        start: impl FnOnce(&Layout) -> Result<Box<dyn Driven>, Trouble>,
-    ) -> Result<Self, Trouble> {
+    pub fn new(start: impl FnOnce() -> Result<Box<dyn Driven>, Trouble>) -> Result<Self, Trouble> {
         if !ipvs_lab::can_make_namespaces() {
             return Err(Trouble::Unsupported("no right to make network namespaces".into()));
         }
         let host = Host::std_1();
         let layout = Layout::build(&host)?;
-        let mut wire = Wire::open(&layout, &host)?;
-        let plane = start(&layout)?;
-        wire.settle()?;
-        Ok(Self { plane, wire, layout, elapsed: Duration::ZERO })
+        let wire = Wire::open(&layout, &host)?;
+        let visit = Visit::to(&layout.director)?;
+        let driven = start()?;
+        let mut subject = Self { driven, wire, layout, visit, elapsed: Duration::ZERO };
+        subject.settle()?;
+        Ok(subject)
     }
 
     /// Waits until all that was sent is done with; returns what came out.
     fn settle(&mut self) -> Result<Vec<Frame>> {
-        // What the plane sends, the kernel may have to carry on.
-        self.plane.settle()?;
-        self.wire.settle()
+        // What the kernel has not handed over, the plane cannot have done;
+        // what the plane sends, the kernel may have to carry on.
+        let mut frames = self.wire.settle()?;
+        self.driven.settle()?;
+        frames.extend(self.wire.settle()?);
+        Ok(frames)
     }
 
     fn on_host(&self, line: &str) -> Result<Output> {
@@ -85,15 +94,35 @@ impl NamespaceSubject {
     }
 }
 
+/// The stay of a thread in another network namespace than its own.
+struct Visit {
+    home: Namespace,
+}
+
+impl Visit {
+    fn to(namespace: &Namespace) -> Result<Self> {
+        let home = Namespace::current("home")?;
+        namespace.enter()?;
+        Ok(Self { home })
+    }
+}
+
+impl Drop for Visit {
+    fn drop(&mut self) {
+        // A thread that cannot go home stays where it is, with nothing left to do there.
+        drop(self.home.enter());
+    }
+}
+
 impl Subject for NamespaceSubject {
     fn command(&mut self, line: &str) -> Result<Output, Trouble> {
         let words = shell::words(line);
         if let Some(words) = &words {
             if words.first().is_some_and(|program| program.starts_with("ipvsadm")) {
-                return Ok(adm::run(words, self.plane.control()));
+                return Ok(adm::run(words, self.driven.control()));
             }
             if let Some((name, value)) = shell::setting(words) {
-                if !self.plane.set(name, value)? {
+                if !settings::is_default(name, value) {
                     return Err(Trouble::Unsupported(format!("setting {name}={value}")));
                 }
                 let stdout = format!("net.ipv4.vs.{name} = {value}\n");
@@ -107,7 +136,7 @@ impl Subject for NamespaceSubject {
         if output.rc == 127 {
             return Err(Trouble::Unsupported(format!("`{line}`: no such program here")));
         }
-        self.plane.host_changed()?;
+        self.driven.host_changed();
         Ok(output)
     }
 
@@ -117,12 +146,14 @@ impl Subject for NamespaceSubject {
     }
 
     fn advance(&mut self, to: Duration) -> Result<Vec<Frame>, Trouble> {
-        let by = to.saturating_sub(self.elapsed);
-        if by.is_zero() {
+        if to <= self.elapsed {
             return Ok(Vec::new());
         }
-        self.plane.shift_clock(by)?;
-        self.elapsed = to;
+        while self.elapsed < to {
+            let step = TICK.min(to.saturating_sub(self.elapsed));
+            self.elapsed += step;
+            self.driven.pass_time(step);
+        }
         Ok(self.settle()?)
     }
 }
@@ -146,21 +177,9 @@ mod tests {
             self.0.control()
         }
 
-        fn set(&mut self, _: &str, _: &str) -> Result<bool> {
-            Ok(false)
-        }
+        fn pass_time(&mut self, _: Duration) {}
 
-        fn shift_clock(&mut self, _: Duration) -> Result<()> {
-            Ok(())
-        }
-
-        fn settle(&mut self) -> Result<()> {
-            Ok(())
-        }
-
-        fn host_changed(&mut self) -> Result<()> {
-            Ok(())
-        }
+        fn host_changed(&mut self) {}
     }
 
     #[test]
@@ -171,7 +190,7 @@ mod tests {
             let cases = Path::new(env!("CARGO_MANIFEST_DIR")).join("cases");
             let replayed = |case: &str| {
                 let recorded = Recorded::load(&cases.join(case)).unwrap();
-                let start = |_: &Layout| -> Result<Box<dyn Driven>, Trouble> {
+                let start = || -> Result<Box<dyn Driven>, Trouble> {
                     Ok(Box::new(Blind(CoreSubject::new()?)))
                 };
                 let mut subject = NamespaceSubject::new(start).unwrap();

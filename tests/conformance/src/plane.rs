@@ -1,8 +1,10 @@
 //! The planes, and how a case is run on each.
 
+use crate::bpf_subject::{self, Bpf};
 use crate::case::Recorded;
 use crate::compare::Difference;
 use crate::core_subject::CoreSubject;
+use crate::namespace_subject::NamespaceSubject;
 use crate::replay::replay;
 use crate::report::Outcome;
 use crate::subject::{Subject, Trouble};
@@ -28,13 +30,21 @@ impl Plane {
         }
     }
 
+    /// Makes this process ready for the plane. To be called before threads start.
+    pub fn prepare(self) -> anyhow::Result<()> {
+        match self {
+            Self::Bpf if ipvs_lab::can_make_namespaces() => bpf_subject::prepare(),
+            Self::User if !ipvs_lab::can_make_namespaces() => Ok(ipvs_lab::enter_user_namespace()?),
+            _ => Ok(()),
+        }
+    }
+
     /// A director of this plane, laid out as in the recordings.
     fn subject(self) -> Result<Box<dyn Subject>, Trouble> {
         match self {
             Self::Core => Ok(Box::new(CoreSubject::new()?)),
-            Self::User | Self::Bpf => {
-                Err(Trouble::Unsupported(format!("plane {} is not there yet", self.name())))
-            }
+            Self::User => Err(Trouble::Unsupported("plane user is not there yet".into())),
+            Self::Bpf => Ok(Box::new(NamespaceSubject::new(Bpf::start)?)),
         }
     }
 }
