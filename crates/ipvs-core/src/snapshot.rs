@@ -5,6 +5,7 @@ use crate::addr::{Addr, Family};
 use crate::dest::{DestKey, DestSpec};
 use crate::service::{ServiceKey, ServiceSpec};
 use crate::stats::{Counters, Rates};
+use crate::verdict::Reason;
 
 /// A service as `ipvsadm -L` shows it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -105,6 +106,17 @@ pub trait Control {
 
     /// Size of the connection table, in entries, as `ipvsadm` prints in its first line.
     fn table_size(&self) -> u32;
+
+    /// Calls `each` with every line of words that an administrator should
+    /// know: how packets get in, and why this way.
+    fn describe(&mut self, each: &mut dyn FnMut(&str)) {
+        let _ = each;
+    }
+
+    /// Calls `each` for every reason under which packets were counted.
+    fn packets_by_reason(&mut self, each: &mut dyn FnMut(Reason, u64)) {
+        let _ = each;
+    }
 }
 
 /// A refused list of commands.

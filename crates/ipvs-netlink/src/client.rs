@@ -14,6 +14,7 @@ use crate::dest::{self, DestAttrs};
 use crate::message::{Header, Messages, flags, kind};
 use crate::numbers::{self, command, info, top};
 use crate::service::{self, ServiceAttrs};
+use crate::status::{self, Status};
 use crate::sync::{self, DaemonAttrs, SyncDaemon, SyncState};
 use crate::{conn, controller};
 
@@ -203,6 +204,14 @@ impl<T: Transport> Client<T> {
             },
         )?;
         Ok(connections)
+    }
+
+    /// What the data plane says of itself; a kernel says nothing.
+    pub fn status(&mut self) -> Result<Status, ClientError> {
+        let family = self.resolve(conn::FAMILY_NAME)?;
+        let mut status = Status::default();
+        self.dump(family, conn::GET_STATUS, |_| {}, |attrs| status::read(attrs, &mut status))?;
+        Ok(status)
     }
 
     /// The sync daemons that run.

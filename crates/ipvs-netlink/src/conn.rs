@@ -1,12 +1,14 @@
 //! The family `IPVS_RS`, our own: connections, which the kernel shows in
-//! `/proc/net/ip_vs_conn` only.
+//! `/proc/net/ip_vs_conn` only, and the state of the data plane ([`status`](crate::status)).
 //!
-//! It has the framing of the kernel's family and one command, a dump:
+//! It has the framing of the kernel's family and two commands, both dumps:
 //!
 //! | no | command | do | dump | reply |
 //! |---|---|---|---|---|
 //! | 1 | `NEW_CONN` | | | (only as a reply) |
 //! | 2 | `GET_CONN` | | x | `NEW_CONN`, multi, one a connection or template, in no order |
+//! | 3 | `NEW_STATUS` | | | (only as a reply) |
+//! | 4 | `GET_STATUS` | | x | `NEW_STATUS`, multi, one a line or reason |
 //!
 //! | no | attribute | type |
 //! |---|---|---|
@@ -44,6 +46,10 @@ pub const FAMILY_MAX_ATTR: u16 = 15;
 pub const NEW_CONN: u8 = 1;
 /// Asks for every connection.
 pub const GET_CONN: u8 = 2;
+/// Only as a reply: one line of the plane's state, or the packets of one reason.
+pub const NEW_STATUS: u8 = 3;
+/// Asks for the plane's state.
+pub const GET_STATUS: u8 = 4;
 
 const FAMILY: u16 = 1;
 const PROTOCOL: u16 = 2;

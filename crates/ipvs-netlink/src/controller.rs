@@ -90,7 +90,7 @@ const FAMILIES: [FamilyInfo; 3] = [
         name: conn::FAMILY_NAME,
         version: conn::FAMILY_VERSION,
         max_attr: conn::FAMILY_MAX_ATTR,
-        ops: &[(conn::GET_CONN, ADMIN | DUMP)],
+        ops: &[(conn::GET_CONN, ADMIN | DUMP), (conn::GET_STATUS, ADMIN | DUMP)],
     },
 ];
 

@@ -12,7 +12,7 @@ use crate::message::{
 use crate::numbers::{self, MAX_TIMEOUT_SECS, command, info, top};
 use crate::service::{self, ServiceAttrs};
 use crate::sync::{DaemonAttrs, SyncState};
-use crate::{conn, controller, errno_of};
+use crate::{conn, controller, errno_of, status};
 
 /// Length at which a dump begins a new datagram, in octets.
 ///
@@ -20,7 +20,7 @@ use crate::{conn, controller, errno_of};
 /// first datagrams are as long.
 const DUMP_LEN: usize = 3776;
 /// The same for the family of our own, whose only reader has a larger buffer.
-const CONN_DUMP_LEN: usize = 32 * 1024;
+const OWN_DUMP_LEN: usize = 32 * 1024;
 
 const TOP_POLICY: &[(u16, Policy)] = &[
     (top::SERVICE, Policy::Nest),
@@ -101,7 +101,7 @@ fn answer_one(
     let request = Request { header, command, attrs, dump: header.has(flags::DUMP) };
     match header.kind {
         controller::ID => resolve(&request, reply),
-        conn::FAMILY_ID => connections(access, &request, control, reply),
+        conn::FAMILY_ID => own(access, &request, control, reply),
         _ => ipvs(access, &request, control, reply),
     }
 }
@@ -126,13 +126,13 @@ fn resolve(request: &Request<'_, '_>, reply: &mut dyn FnMut(&[u8])) -> Result<An
 }
 
 /// The commands of our own family.
-fn connections(
+fn own(
     access: Access,
     request: &Request<'_, '_>,
     control: &mut dyn Control,
     reply: &mut dyn FnMut(&[u8]),
 ) -> Result<Answered, Errno> {
-    if request.command != conn::GET_CONN {
+    if !matches!(request.command, conn::GET_CONN | conn::GET_STATUS) {
         return Err(Errno::OPNOTSUPP);
     }
     if access != Access::Admin {
@@ -142,14 +142,22 @@ fn connections(
         return Err(Errno::OPNOTSUPP);
     }
     let header = answer(request.header, conn::FAMILY_ID, flags::MULTI);
-    let mut dump = Dump::new(request.header, CONN_DUMP_LEN, reply);
-    control.connections(&mut |status| {
-        dump.message(|writer| {
-            writer.generic(header, conn::NEW_CONN, conn::FAMILY_VERSION, |writer| {
-                conn::write(writer, &status);
-            });
+    let mut dump = Dump::new(request.header, OWN_DUMP_LEN, reply);
+    let mut add = |command, write: &dyn Fn(&mut Writer)| {
+        dump.message(|writer| writer.generic(header, command, conn::FAMILY_VERSION, write));
+    };
+    if request.command == conn::GET_CONN {
+        control.connections(&mut |status| {
+            add(conn::NEW_CONN, &|writer| conn::write(writer, &status));
         });
-    });
+    } else {
+        control.describe(&mut |line| {
+            add(conn::NEW_STATUS, &|writer| status::write_line(writer, line));
+        });
+        control.packets_by_reason(&mut |reason, packets| {
+            add(conn::NEW_STATUS, &|writer| status::write_packets(writer, reason, packets));
+        });
+    }
     Ok(dump.finish())
 }
 

@@ -9,6 +9,7 @@ use ipvs_core::command::{Command, TimeoutEdit};
 use ipvs_core::dest::{DestKey, DestSpec};
 use ipvs_core::service::{ServiceFlags, ServiceKey, ServiceSpec};
 use ipvs_core::snapshot::{ConnStatus, Timeouts};
+use ipvs_core::verdict::Reason;
 use ipvs_netlink::client::LocalTransport;
 use ipvs_netlink::{Client, ClientError, Errno, Info};
 use proptest::prelude::*;
@@ -156,6 +157,17 @@ fn a_connection_reads_as_shown() {
     assert_eq!((conn.dest_family, conn.dest, conn.dest_port), (Family::V6, status.dest, 8080));
     assert_eq!((conn.state.as_str(), conn.expires_ms), ("ESTABLISHED", 899_500));
     assert_eq!((conn.flags, conn.fwmark, conn.engine.as_str()), (0x0102, 7, ""));
+}
+
+#[test]
+fn the_plane_is_described_in_lines_and_reasons() {
+    let mut table = SmallTable::default();
+    table.lines = vec!["eth0: XDP"; 3000];
+    table.packets = vec![(Reason::NoService, 7), (Reason::Forwarded, u64::MAX)];
+    let status = Client::new(LocalTransport::new(&mut table)).unwrap().status().unwrap();
+    assert_eq!(status.lines, ["eth0: XDP"; 3000]);
+    let expect = [("no_service".to_owned(), 7), ("forwarded".to_owned(), u64::MAX)];
+    assert_eq!(status.packets, expect);
 }
 
 #[test]

@@ -9,6 +9,7 @@ use ipvs_core::dest::{DestKey, DestSpec, ForwardingMethod};
 use ipvs_core::service::{ServiceKey, ServiceSpec};
 use ipvs_core::snapshot::{ConnStatus, Control, DestStatus, Refused, ServiceStatus, Timeouts};
 use ipvs_core::stats::{Counters, Rates};
+use ipvs_core::verdict::Reason;
 
 /// Services, newest first, each with its destinations, newest first.
 #[derive(Clone, Debug)]
@@ -17,12 +18,17 @@ pub(crate) struct SmallTable {
     timeouts: Timeouts,
     /// What `connections` shows.
     pub(crate) connections: Vec<ConnStatus>,
+    /// What `describe` says.
+    pub(crate) lines: Vec<&'static str>,
+    /// What `packets_by_reason` says.
+    pub(crate) packets: Vec<(Reason, u64)>,
 }
 
 impl Default for SmallTable {
     fn default() -> Self {
         let timeouts = Timeouts { tcp: 900, tcp_fin: 120, udp: 300 };
-        Self { services: Vec::new(), timeouts, connections: Vec::new() }
+        let (services, connections) = (Vec::new(), Vec::new());
+        Self { services, timeouts, connections, lines: Vec::new(), packets: Vec::new() }
     }
 }
 
@@ -183,5 +189,13 @@ impl Control for SmallTable {
 
     fn table_size(&self) -> u32 {
         4096
+    }
+
+    fn describe(&mut self, each: &mut dyn FnMut(&str)) {
+        self.lines.iter().for_each(|line| each(line));
+    }
+
+    fn packets_by_reason(&mut self, each: &mut dyn FnMut(Reason, u64)) {
+        self.packets.iter().for_each(|(reason, packets)| each(*reason, *packets));
     }
 }
