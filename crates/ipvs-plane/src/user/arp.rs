@@ -92,15 +92,8 @@ mod tests {
         let request = Request::parse(&asked(REQUEST, CLIENT4, VIP4)).unwrap();
         let mut reply = Frame::default();
         request.reply(OWN, &mut reply);
-        let expected: &[&[u8]] = &[
-            &CLIENT,
-            &OWN,
-            &[8, 6, 0, 1, 8, 0, 6, 4, 0, 2],
-            &OWN,
-            &VIP4,
-            &CLIENT,
-            &CLIENT4,
-        ];
+        let expected: &[&[u8]] =
+            &[&CLIENT, &OWN, &[8, 6, 0, 1, 8, 0, 6, 4, 0, 2], &OWN, &VIP4, &CLIENT, &CLIENT4];
         assert_eq!(reply.octets(), expected.concat());
     }
 

@@ -7,7 +7,7 @@ use std::io;
 use std::time::Duration;
 
 use ipvs_core::addr::{Addr, Family};
-use ipvs_core::hop::{self, Hop, Route, RouteQuery};
+use ipvs_core::hop::{self, Hop, RouteQuery, Way, WayKind};
 use ipvs_core::time::Instant;
 use ipvs_wire::ethernet::Mac;
 use rustix::time::{ClockId, clock_gettime};
@@ -41,7 +41,7 @@ pub(super) struct LinuxHost {
 struct Answers {
     /// Since when: answers are kept as long as the core keeps hops.
     epoch: u32,
-    routes: HashMap<(Family, Addr, Addr), Route>,
+    routes: HashMap<(Family, Addr, Addr), Way>,
     /// The neighbours that were asked for, with the answer.
     neighbours: HashMap<NeighbourKey, Option<Mac>>,
 }
@@ -58,7 +58,11 @@ impl LinuxHost {
             clock_offset: Cell::new(0),
         };
         host.refresh()?;
-        Ok(host)
+        // No interface has this number: all that can be refused is the right to ask.
+        match host.netlink.get_mut().use_neighbour(0, Family::V4, Addr::UNSPECIFIED) {
+            Err(error) if error.raw_os_error() == Some(libc::EPERM) => Err(error),
+            _ => Ok(host),
+        }
     }
 
     /// Asks for interfaces and addresses anew, and forgets routes.
@@ -81,11 +85,6 @@ impl LinuxHost {
     /// The interfaces.
     pub(super) fn links(&self) -> impl Iterator<Item = &Link> {
         self.links.values()
-    }
-
-    /// An interface.
-    pub(super) fn link(&self, index: u32) -> Option<&Link> {
-        self.links.get(&index)
     }
 
     /// The addresses of an interface.
@@ -121,7 +120,8 @@ impl LinuxHost {
         answers.neighbours.get(&key).is_some_and(|said| *said != neighbour.usable())
     }
 
-    fn ask(&self, query: &RouteQuery) -> io::Result<Route> {
+    fn ask(&self, query: &RouteQuery) -> io::Result<Way> {
+        let only = |kind| Way { kind, ..Way::default() };
         // The kernel has no way from an IPv4 address that is not its own.
         let source = if query.family == Family::V6 || self.owns(query.family, query.source) {
             query.source
@@ -131,21 +131,21 @@ impl LinuxHost {
         let found = self.netlink.borrow_mut().route(&RouteQuery { source, ..*query })?;
         let (ifindex, gateway, mtu) = match found {
             FoundRoute::Unicast { ifindex, gateway, mtu, .. } => (ifindex, gateway, mtu),
-            FoundRoute::Local => return Ok(Route::Host),
-            FoundRoute::Group | FoundRoute::Unreachable => return Ok(Route::Unreachable),
+            FoundRoute::Local => return Ok(only(WayKind::Host)),
+            FoundRoute::Group | FoundRoute::Unreachable => return Ok(only(WayKind::None)),
         };
         let Some((link, own)) = self.links.get(&ifindex).and_then(|link| Some((link, link.mac?)))
         else {
             // Frames cannot leave by an interface that is no Ethernet.
-            return Ok(Route::Unreachable);
+            return Ok(only(WayKind::None));
         };
         let mtu = mtu.map_or(link.mtu, |mtu| mtu.min(link.mtu));
-        let (family, next) = gateway.unwrap_or((query.family, query.destination));
-        let neighbour = self.neighbour((ifindex, family, next))?;
-        Ok(match neighbour {
-            Some(neighbour) => Route::Via(Hop { ifindex, mtu, neighbour, own }),
-            None => Route::Unresolved { ifindex, mtu, family, next },
-        })
+        let (next_family, next) = gateway.unwrap_or((query.family, query.destination));
+        let (kind, neighbour) = match self.neighbour((ifindex, next_family, next))? {
+            Some(neighbour) => (WayKind::Known, neighbour),
+            None => (WayKind::Unresolved, Mac::default()),
+        };
+        Ok(Way { kind, hop: Hop { ifindex, mtu, neighbour, own }, next, next_family })
     }
 
     fn neighbour(&self, key: NeighbourKey) -> io::Result<Option<Mac>> {
@@ -163,7 +163,7 @@ impl LinuxHost {
 }
 
 impl Host for LinuxHost {
-    fn route(&self, query: &RouteQuery) -> Route {
+    fn route(&self, query: &RouteQuery) -> Way {
         let epoch = hop::epoch(self.now(), 0);
         let key = (query.family, query.destination, query.source);
         {
@@ -175,16 +175,16 @@ impl Host for LinuxHost {
             if answers.neighbours.len() >= ROUTES {
                 answers.neighbours.clear();
             }
-            if let Some(route) = answers.routes.get(&key) {
-                return *route;
+            if let Some(way) = answers.routes.get(&key) {
+                return *way;
             }
         }
-        let route = self.ask(query).unwrap_or_else(|error| {
+        let way = self.ask(query).unwrap_or_else(|error| {
             tracing::warn!(%error, ?query, "the host did not say the way");
-            Route::Unreachable
+            Way::default()
         });
-        self.answers.borrow_mut().routes.insert(key, route);
-        route
+        self.answers.borrow_mut().routes.insert(key, way);
+        way
     }
 
     fn source_towards(&self, family: Family, addr: Addr) -> Addr {

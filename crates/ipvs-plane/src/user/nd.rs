@@ -3,11 +3,11 @@
 use std::net::Ipv6Addr;
 
 use ipvs_core::addr::Addr;
+use ipvs_wire::Buffer;
 use ipvs_wire::checksum::Sum;
 use ipvs_wire::ethernet::{self, HEADER_LEN, Mac};
 use ipvs_wire::ipv6::{self, Ipv6Fields};
 use ipvs_wire::transport::protocol;
-use ipvs_wire::Buffer;
 
 use crate::frame::Frame;
 
@@ -59,8 +59,8 @@ impl Solicitation {
         {
             return None;
         }
-        let source = ipv6::address(frame, HEADER_LEN + ipv6::SOURCE)?;
-        let destination = ipv6::address(frame, HEADER_LEN + ipv6::DESTINATION)?;
+        let source = frame.load_words(HEADER_LEN + ipv6::SOURCE)?;
+        let destination = frame.load_words(HEADER_LEN + ipv6::DESTINATION)?;
         let sum = pseudo_header(source, destination, len).add16(frame.sum(L4, len)?);
         if sum.checksum() != 0 && !frame.checksum_pending {
             return None;
@@ -68,7 +68,7 @@ impl Solicitation {
         Some(Self {
             mac: ethernet::source(frame)?,
             sender: Addr::from_words(source),
-            target: Addr::from_words(ipv6::address(frame, L4 + 8)?),
+            target: Addr::from_words(frame.load_words(L4 + 8)?),
         })
     }
 
@@ -152,10 +152,13 @@ mod tests {
     fn advertisement(frame: &Frame) -> (Mac, Addr, u8, Addr) {
         let octets = frame.octets();
         assert_eq!(octets.len(), 86);
-        let words = |at| ipv6::address(frame, at).unwrap();
+        let words = |at| frame.load_words(at).unwrap();
         let sum = pseudo_header(words(22), words(38), 32).add16(frame.sum(54, 32).unwrap());
         assert_eq!((sum.checksum(), octets[54], octets[21]), (0, ADVERTISEMENT, 255));
-        assert_eq!((words(22), &octets[78..]), (words(62), [&TARGET_ADDRESS[..], &OWN].concat().as_slice()));
+        assert_eq!(
+            (words(22), &octets[78..]),
+            (words(62), [&TARGET_ADDRESS[..], &OWN].concat().as_slice())
+        );
         let to = octets[..6].try_into().unwrap();
         (to, Addr::from_words(words(38)), octets[58], Addr::from_words(words(62)))
     }

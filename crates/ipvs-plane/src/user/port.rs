@@ -189,6 +189,12 @@ impl Port {
         self.outgoing.drain(..).for_each(|frame| pool.give(frame));
     }
 
+    /// Asks for the socket's error, which clears it: the interface went down.
+    pub(super) fn clear_error(&self) {
+        let error = sockopt::socket_error(&self.socket);
+        tracing::info!(port = %self.link.name, ?error, "the port has a problem");
+    }
+
     /// Takes over what the kernel has counted.
     pub(super) fn count_overruns(&mut self) {
         self.counters.overrun += sys::lost(self.socket.as_fd()).map_or(0, u64::from);
@@ -222,10 +228,8 @@ fn take(slot: &[u8], pool: &mut Pool) -> Option<Taken> {
     let mac = usize::from(half(12)?);
     let packet_type = *slot.get(PACKET_TYPE)?;
     let copied = status & libc::TP_STATUS_COPY != 0;
-    let ignored = !matches!(
-        packet_type,
-        libc::PACKET_HOST | libc::PACKET_BROADCAST | libc::PACKET_MULTICAST
-    );
+    let ignored =
+        !matches!(packet_type, libc::PACKET_HOST | libc::PACKET_BROADCAST | libc::PACKET_MULTICAST);
     if ignored && !copied {
         return Some(Taken::Ignored);
     }

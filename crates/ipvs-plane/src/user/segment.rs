@@ -187,8 +187,8 @@ fn set_length(segment: &mut Frame, l3: u32, end: u32, number: u16) -> Option<()>
 fn fill(frame: &mut Frame, layout: &Layout) -> Option<()> {
     let [first]: [u8; 1] = frame.load(layout.inner)?;
     let pseudo = if first >> 4 == 6 {
-        let source = ipv6::address(frame, layout.inner + ipv6::SOURCE)?;
-        let destination = ipv6::address(frame, layout.inner + ipv6::DESTINATION)?;
+        let source = frame.load_words(layout.inner + ipv6::SOURCE)?;
+        let destination = frame.load_words(layout.inner + ipv6::DESTINATION)?;
         Sum::ZERO.addr(source).addr(destination)
     } else {
         let source = u32::from_ne_bytes(frame.load(layout.inner + ipv4::SOURCE)?);

@@ -162,8 +162,7 @@ impl Ring {
         let access = libc::PROT_READ | libc::PROT_WRITE;
         let (len, fd) = (layout.len(), socket.as_raw_fd());
         // SAFETY: a new mapping at a place of the kernel's choice touches no other memory.
-        let start =
-            unsafe { libc::mmap(ptr::null_mut(), len, access, libc::MAP_SHARED, fd, 0) };
+        let start = unsafe { libc::mmap(ptr::null_mut(), len, access, libc::MAP_SHARED, fd, 0) };
         if start == libc::MAP_FAILED {
             return Err(io::Error::last_os_error());
         }

@@ -25,7 +25,7 @@ const GSO_ECN: u8 = 0x80;
 /// TCP flag "congestion window reduced".
 const CWR: u8 = 0x80;
 
-/// `struct virtio_net_hdr` of linux/virtio_net.h; numbers are in host order.
+/// `struct virtio_net_hdr` of `linux/virtio_net.h`; numbers are in host order.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(super) struct VirtioHeader {
     flags: u8,
@@ -50,8 +50,8 @@ impl VirtioHeader {
     }
 
     pub(super) fn octets(self) -> [u8; LEN] {
-        let [h, g, s, o] = [self.hdr_len, self.gso_size, self.csum_start, self.csum_offset]
-            .map(u16::to_ne_bytes);
+        let [h, g, s, o] =
+            [self.hdr_len, self.gso_size, self.csum_start, self.csum_offset].map(u16::to_ne_bytes);
         [self.flags, self.gso_type, h[0], h[1], g[0], g[1], s[0], s[1], o[0], o[1]]
     }
 
@@ -153,8 +153,9 @@ mod tests {
     #[test]
     fn header_and_frame_describe_each_other() {
         for (kind, gso_type, csum_start, csum_offset, hdr_len) in [
-            (Kind::TcpV4, GSO_TCPV4, 34, 16, 54),
-            (Kind::TcpV6, GSO_TCPV6, 54, 16, 74),
+            // The packet has the flag CWR.
+            (Kind::TcpV4, GSO_TCPV4 | GSO_ECN, 34, 16, 54),
+            (Kind::TcpV6, GSO_TCPV6 | GSO_ECN, 54, 16, 74),
             (Kind::UdpV4, GSO_UDP_L4, 34, 6, 42),
             (Kind::UdpV6, GSO_UDP_L4, 54, 6, 62),
         ] {

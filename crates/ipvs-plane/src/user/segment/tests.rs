@@ -82,7 +82,7 @@ proptest! {
         train.checksum_pending = true;
         let segments = cut(train);
         prop_assert_eq!(segments.len(), payload.len().div_ceil(segment_len as usize));
-        let mut joined = Vec::new();
+        let mut joined: Vec<u8> = Vec::new();
         let mut flags_seen = Vec::new();
         for (number, segment) in segments.iter().enumerate() {
             prop_assert!(!segment.checksum_pending && segment.segment_len == 0);

@@ -1,0 +1,323 @@
+//! The user-space plane: the same core as in eBPF, fed by packet sockets.
+//!
+//! It needs no eBPF, and in a network namespace of its own no right outside of
+//! it, so it runs where the other plane cannot. In return forwarding is this
+//! process's work, and ends with it.
+//!
+//! One thread (the worker) owns tables and ports; [`UserPlane`] is the handle
+//! by which others ask it. The host must not have the virtual addresses: the
+//! plane answers ARP and neighbour discovery for them, and its kernel must not
+//! forward between the ports, which the plane sees to.
+
+mod arp;
+mod forwarding;
+mod host;
+mod nd;
+mod pending;
+mod pool;
+mod port;
+mod report;
+mod segment;
+mod selection;
+mod sys;
+#[cfg(test)]
+mod testing;
+mod virtio;
+mod virtual_addrs;
+mod worker;
+
+use std::io;
+use std::os::fd::OwnedFd;
+use std::sync::Arc;
+use std::sync::mpsc::{Sender, channel, sync_channel};
+use std::thread::{self, JoinHandle};
+use std::time::Duration;
+
+use ipvs_core::command::{Command, CommandError};
+use ipvs_core::service::ServiceKey;
+use ipvs_core::settings::Settings;
+use ipvs_core::snapshot::{ConnStatus, Control, DestStatus, Refused, ServiceStatus, Timeouts};
+use ipvs_core::verdict::Reason;
+use rustix::event::{EventfdFlags, eventfd};
+
+use crate::plane::Plane;
+use crate::store::{Limits, Store as _};
+use worker::{Request, Worker};
+
+pub use forwarding::ForwardingError;
+pub use port::PortCounters;
+pub use selection::Selection;
+
+/// What a plane is started with.
+#[derive(Clone, Debug, Default)]
+pub struct Options {
+    /// The interfaces that are its ports.
+    pub ports: Selection,
+    /// Capacities of its tables.
+    pub limits: Limits,
+}
+
+/// Why the plane cannot start, and what to do about it.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum StartError {
+    /// No right to do what a director does.
+    #[error(
+        "no right to {action}: the user-space plane needs CAP_NET_RAW and CAP_NET_ADMIN in this \
+         network namespace; run as root, give the program both capabilities \
+         (`setcap cap_net_raw,cap_net_admin+ep`), or start it in a user namespace \
+         (`unshare --user --map-root-user --net`)"
+    )]
+    NotPermitted {
+        /// What was refused.
+        action: String,
+        /// What the kernel said.
+        #[source]
+        source: io::Error,
+    },
+    /// The kernel has no packet sockets, or lacks one of their options.
+    #[error(
+        "cannot open a packet socket with a ring on {port}: {source}; the kernel needs \
+         CONFIG_PACKET, and to be Linux 4.20 or newer"
+    )]
+    Port {
+        /// The interface.
+        port: String,
+        /// What the kernel said.
+        #[source]
+        source: io::Error,
+    },
+    /// No interface has this name.
+    #[error("there is no interface {0} in this network namespace")]
+    NoSuchInterface(String),
+    /// The interface cannot be a port.
+    #[error("interface {name} cannot be a port: {reason}")]
+    NoPort {
+        /// Its name.
+        name: String,
+        /// Why.
+        reason: &'static str,
+    },
+    /// The kernel forwards packets itself.
+    #[error(transparent)]
+    Forwarding(#[from] ForwardingError),
+    /// The kernel does not say which interfaces, addresses and routes there are.
+    #[error("the kernel does not answer on rtnetlink: {0}")]
+    Netlink(#[source] io::Error),
+    /// There is no memory for the tables.
+    #[error("no memory for a table of {0} connections")]
+    Memory(u32),
+    /// A thread could not be started.
+    #[error("cannot start the plane's thread: {0}")]
+    Thread(#[source] io::Error),
+}
+
+impl StartError {
+    fn port(port: &str, source: io::Error) -> Self {
+        match source.kind() {
+            io::ErrorKind::PermissionDenied => {
+                Self::NotPermitted { action: format!("open a packet socket on {port}"), source }
+            }
+            _ => Self::Port { port: port.to_owned(), source },
+        }
+    }
+
+    fn netlink(source: io::Error) -> Self {
+        match source.kind() {
+            io::ErrorKind::PermissionDenied => {
+                Self::NotPermitted { action: "have the kernel ask for neighbours".into(), source }
+            }
+            _ => Self::Netlink(source),
+        }
+    }
+}
+
+/// What one port has to say.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct PortStatus {
+    /// The interface's name.
+    pub name: String,
+    /// What it has counted.
+    pub counters: PortCounters,
+}
+
+/// The handle of a user-space plane; the plane ends when it is dropped.
+#[derive(Debug)]
+pub struct UserPlane {
+    /// `None` once it is being dropped.
+    requests: Option<Sender<Request>>,
+    wake: Arc<OwnedFd>,
+    worker: Option<JoinHandle<()>>,
+    table_size: u32,
+}
+
+impl UserPlane {
+    /// Starts a plane in the calling thread's network namespace.
+    pub fn start(options: &Options) -> Result<Self, StartError> {
+        let worker = Worker::new(options.ports.clone(), options.limits)?;
+        let flags = EventfdFlags::NONBLOCK | EventfdFlags::CLOEXEC;
+        let wake = eventfd(0, flags).map_err(|error| StartError::Thread(error.into()))?;
+        let wake = Arc::new(wake);
+        let (requests, inbox) = channel();
+        let woken = Arc::clone(&wake);
+        let handle = thread::Builder::new()
+            .name("user-plane".to_owned())
+            .spawn(move || worker.run(&inbox, &woken))
+            .map_err(StartError::Thread)?;
+        Ok(Self {
+            requests: Some(requests),
+            wake,
+            worker: Some(handle),
+            table_size: options.limits.conns,
+        })
+    }
+
+    /// Has the worker do something after the frames that have come in before,
+    /// and returns the outcome; `None` if the worker is gone.
+    fn ask<R: Send + 'static>(
+        &self,
+        what: impl FnOnce(&mut Worker) -> R + Send + 'static,
+    ) -> Option<R> {
+        let (answer, outcome) = sync_channel(1);
+        let request: Request = Box::new(move |worker| {
+            // The other end waits for it, below.
+            let _ = answer.send(what(worker));
+        });
+        self.requests.as_ref()?.send(request).ok()?;
+        let _ = rustix::io::write(&self.wake, &1_u64.to_ne_bytes());
+        outcome.recv().ok()
+    }
+
+    /// Whether the worker is there; if not, nothing is forwarded any more.
+    pub fn is_running(&self) -> bool {
+        self.ask(|_| ()).is_some()
+    }
+
+    /// Returns when every frame that had come in at the time of the call is dealt with.
+    pub fn settle(&self) {
+        self.ask(|_| ());
+    }
+
+    /// Changes settings.
+    pub fn change_settings(&self, change: impl FnOnce(&mut Settings) + Send + 'static) {
+        self.ask(|worker| {
+            let Ok(()) = worker.registry.change_settings(change);
+        });
+    }
+
+    /// Frames that have come in by a port and are dealt with; 0 if there is no
+    /// such port.
+    pub fn frames_seen(&self, port: &str) -> u64 {
+        let ports = self.ports();
+        ports.iter().find(|status| status.name == port).map_or(0, |status| status.counters.seen)
+    }
+
+    /// The ports.
+    pub fn ports(&self) -> Vec<PortStatus> {
+        self.ask(|worker| {
+            let ports = worker.ports.iter_mut().map(|port| {
+                port.count_overruns();
+                PortStatus { name: port.link.name.clone(), counters: port.counters }
+            });
+            ports.collect()
+        })
+        .unwrap_or_default()
+    }
+}
+
+/// The worker keeps its own time and hears of the host's changes by itself, so
+/// a daemon need not call [`tick`](Plane::tick) and
+/// [`host_changed`](Plane::host_changed) for them.
+impl Plane for UserPlane {
+    fn report(&self) -> Vec<String> {
+        self.ask(|worker| worker.report())
+            .unwrap_or_else(|| vec!["the plane has stopped: nothing is forwarded".to_owned()])
+    }
+
+    fn tick(&mut self) {
+        self.ask(Worker::tick);
+    }
+
+    fn host_changed(&mut self) {
+        self.ask(Worker::refresh);
+    }
+
+    fn shift_clock(&mut self, by: Duration) {
+        self.ask(move |worker| worker.shift_clock(by));
+    }
+
+    fn sweep(&mut self) {
+        self.ask(|worker| worker.registry.store_mut().sweep());
+    }
+
+    fn reasons(&mut self) -> Vec<(Reason, u64)> {
+        let counted = self.ask(|worker| {
+            let tables = worker.registry.store();
+            let all = Reason::ALL.iter().map(|reason| (*reason, tables.counted(*reason)));
+            all.filter(|(_, count)| *count != 0).collect()
+        });
+        counted.unwrap_or_default()
+    }
+}
+
+impl Drop for UserPlane {
+    fn drop(&mut self) {
+        self.ask(Worker::stop);
+        self.requests = None;
+        if let Some(worker) = self.worker.take() {
+            // Its panic was reported where it happened.
+            let _ = worker.join();
+        }
+    }
+}
+
+impl Control for UserPlane {
+    fn apply(&mut self, commands: &[Command]) -> Result<(), Refused> {
+        let commands = commands.to_vec();
+        self.ask(move |worker| worker.apply(&commands))
+            .unwrap_or(Err(Refused { position: 0, error: CommandError::Plane }))
+    }
+
+    fn services(&mut self, each: &mut dyn FnMut(ServiceStatus)) {
+        let services = self.ask(|worker| {
+            let mut services = Vec::new();
+            worker.registry.services(&mut |service| services.push(service));
+            services
+        });
+        services.into_iter().flatten().for_each(each);
+    }
+
+    fn service(&mut self, key: &ServiceKey) -> Option<ServiceStatus> {
+        let key = *key;
+        self.ask(move |worker| worker.registry.service(&key)).flatten()
+    }
+
+    fn dests(&mut self, key: &ServiceKey, each: &mut dyn FnMut(DestStatus)) -> bool {
+        let key = *key;
+        let dests = self.ask(move |worker| {
+            let mut dests = Vec::new();
+            worker.registry.dests(&key, &mut |dest| dests.push(dest)).then_some(dests)
+        });
+        let Some(dests) = dests.flatten() else { return false };
+        dests.into_iter().for_each(each);
+        true
+    }
+
+    fn connections(&mut self, each: &mut dyn FnMut(ConnStatus)) {
+        let conns = self.ask(|worker| {
+            let mut conns = Vec::new();
+            worker.registry.connections(&mut |conn| conns.push(conn));
+            conns
+        });
+        conns.into_iter().flatten().for_each(each);
+    }
+
+    fn timeouts(&mut self) -> Timeouts {
+        let nothing = Timeouts { tcp: 0, tcp_fin: 0, udp: 0 };
+        self.ask(|worker| worker.registry.timeouts()).unwrap_or(nothing)
+    }
+
+    fn table_size(&self) -> u32 {
+        self.table_size
+    }
+}

@@ -1,0 +1,503 @@
+//! The thread that owns the tables: it takes frames from the ports, leads them
+//! through the core, sends what comes out, and in between does what the
+//! control side asks.
+
+use std::io;
+use std::os::fd::{AsFd, OwnedFd};
+use std::sync::Arc;
+use std::sync::mpsc::{Receiver, TryRecvError};
+use std::time::Duration;
+
+use ipvs_core::addr::{Addr, Family};
+use ipvs_core::command::Command;
+use ipvs_core::director::{self, Scratch};
+use ipvs_core::snapshot::Refused;
+use ipvs_core::time::{Instant, Millis};
+use ipvs_core::verdict::{Reason, Verdict};
+use ipvs_wire::{Buffer, ethernet};
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
+
+use super::forwarding::Forwarding;
+use super::host::{LinuxHost, NeighbourKey};
+use super::pending::{Pending, Queued};
+use super::pool::Pool;
+use super::port::Port;
+use super::selection::Selection;
+use super::virtual_addrs::VirtualAddrs;
+use super::{StartError, arp, nd, segment};
+use crate::fragment;
+use crate::frame::Frame;
+use crate::memory::{Host as _, MemoryTables};
+use crate::registry::Registry;
+use crate::rtnetlink::{Link, Monitor};
+use crate::store::{Limits, Store as _};
+
+/// Frames taken from one port before the next has its turn.
+const BUDGET: u32 = 256;
+/// Turns between two looks for other things than frames.
+const TURNS: u32 = 16;
+/// Between two looks at the timers.
+const TICK: Millis = Millis(1_000);
+
+/// What the control side asks: it is done between two packets.
+pub(super) type Request = Box<dyn FnOnce(&mut Worker) + Send>;
+
+/// The worker.
+pub(super) struct Worker {
+    pub(super) registry: Registry<MemoryTables<LinuxHost>>,
+    pub(super) ports: Vec<Port>,
+    pub(super) vips: VirtualAddrs,
+    pub(super) pending: Pending,
+    pub(super) forwarding: Forwarding,
+    pub(super) selection: Selection,
+    /// Ports that could not be opened, by name, and why.
+    pub(super) failures: Vec<(String, String)>,
+    /// Frames to an interface that is no port.
+    pub(super) portless: u64,
+    /// Packets that could not be made ready to be sent.
+    pub(super) unfinished: u64,
+    /// Packets for the host that it cannot be given changed.
+    pub(super) undelivered: u64,
+    scratch: Scratch,
+    pool: Pool,
+    /// Room for the pieces of one train.
+    segments: Vec<Frame>,
+    monitor: Monitor,
+    /// When the timers are looked at, on the host's clock.
+    next_tick: Instant,
+    running: bool,
+}
+
+impl std::fmt::Debug for Worker {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Worker").field("ports", &self.ports).finish_non_exhaustive()
+    }
+}
+
+impl Worker {
+    /// Opens everything in the calling thread's network namespace.
+    pub(super) fn new(selection: Selection, limits: Limits) -> Result<Self, StartError> {
+        // Before the first question, so that no change is missed.
+        let monitor = Monitor::open().map_err(StartError::netlink)?;
+        let host = LinuxHost::open().map_err(StartError::netlink)?;
+        let tables = MemoryTables::new(host, limits)
+            .map_err(|_no_more_to_say| StartError::Memory(limits.conns))?;
+        let Ok(registry) = Registry::new(tables);
+        let mut worker = Self {
+            registry,
+            ports: Vec::new(),
+            vips: VirtualAddrs::default(),
+            pending: Pending::default(),
+            forwarding: Forwarding::default(),
+            selection,
+            failures: Vec::new(),
+            portless: 0,
+            unfinished: 0,
+            undelivered: 0,
+            scratch: Scratch::default(),
+            segments: Vec::new(),
+            pool: Pool::default(),
+            monitor,
+            next_tick: Instant::default(),
+            running: true,
+        };
+        worker.selection.check(worker.host().links())?;
+        for link in worker.wanted() {
+            worker.open(link)?;
+        }
+        Ok(worker)
+    }
+
+    /// Works until it is told to stop, or nobody is left to tell it.
+    pub(super) fn run(mut self, requests: &Receiver<Request>, wake: &Arc<OwnedFd>) {
+        let mut turns = 0;
+        while self.running {
+            let busy = self.turn();
+            turns += 1;
+            loop {
+                match requests.try_recv() {
+                    Ok(request) => {
+                        // What was sent before the question is done before the answer.
+                        while self.turn() {}
+                        request(&mut self);
+                        self.flush();
+                    }
+                    Err(TryRecvError::Empty) => break,
+                    Err(TryRecvError::Disconnected) => return,
+                }
+            }
+            // Busy, it looks for news and at the time now and then only.
+            if busy && turns < TURNS {
+                continue;
+            }
+            turns = 0;
+            if let Err(error) = self.wait(wake, busy) {
+                tracing::error!(%error, "the user-space plane cannot wait for frames, and stops");
+                return;
+            }
+        }
+    }
+
+    /// Ends the work after the present request.
+    pub(super) fn stop(&mut self) {
+        self.running = false;
+    }
+
+    pub(super) fn host(&self) -> &LinuxHost {
+        &self.registry.store().host
+    }
+
+    /// Applies commands; virtual addresses that are new are announced.
+    pub(super) fn apply(&mut self, commands: &[Command]) -> Result<(), Refused> {
+        self.registry.apply(commands)?;
+        self.vips.replace(self.registry.keys());
+        self.join_groups();
+        self.announce();
+        Ok(())
+    }
+
+    /// Moves the clock, and does what has become due.
+    pub(super) fn shift_clock(&mut self, by: Duration) {
+        self.host().shift_clock(by);
+        self.tick();
+    }
+
+    /// The interfaces of the ports.
+    fn indexes(&self) -> Vec<u32> {
+        self.ports.iter().map(|port| port.link.index).collect()
+    }
+
+    /// The MAC address of a port.
+    fn own_mac(&self, ifindex: u32) -> Option<ethernet::Mac> {
+        self.ports.iter().find(|port| port.link.index == ifindex)?.link.mac
+    }
+
+    /// Asks the host for everything anew.
+    pub(super) fn refresh(&mut self) {
+        if let Err(error) = self.registry.store_mut().host.refresh() {
+            tracing::warn!(%error, "the host did not say what has changed");
+        }
+        self.new_routes();
+        self.open_and_close();
+    }
+
+    /// Deals with frames that are there, in fair shares; returns whether there were any.
+    fn turn(&mut self) -> bool {
+        let now = self.host().now();
+        let mut busy = false;
+        for place in 0..self.ports.len() {
+            for _ in 0..BUDGET {
+                let Some(port) = self.ports.get_mut(place) else { break };
+                let Some(frame) = port.receive(&mut self.pool) else { break };
+                let ifindex = port.link.index;
+                busy = true;
+                self.handle(frame, ifindex, now);
+            }
+        }
+        self.flush();
+        busy
+    }
+
+    fn flush(&mut self) {
+        for port in &mut self.ports {
+            port.flush(&mut self.pool);
+        }
+    }
+
+    fn handle(&mut self, mut frame: Frame, ifindex: u32, now: Instant) {
+        if self.answer(&frame, ifindex) {
+            self.pool.give(frame);
+            return;
+        }
+        let tables = self.registry.store();
+        match director::handle(&mut frame, tables, &mut self.scratch, ifindex, now) {
+            Verdict::Send { ifindex, mtu } => self.forward(frame, ifindex, mtu),
+            Verdict::Resolve { ifindex } => {
+                let (family, next) = self.scratch.neighbour();
+                self.resolve(frame, (ifindex, family, next), now);
+            }
+            Verdict::Pass(reason) => {
+                // The stack has its own copy, which is not the changed one.
+                self.undelivered += u64::from(reason == Reason::Local);
+                self.pool.give(frame);
+            }
+            Verdict::Drop(_) => self.pool.give(frame),
+        }
+    }
+
+    /// Sends a frame that is addressed, in pieces if it must be.
+    fn forward(&mut self, frame: Frame, ifindex: u32, mtu: u32) {
+        let header_len = ethernet::parse(&frame).map_or(0, |it| it.payload);
+        let longest = mtu.saturating_add(header_len);
+        let long = frame.segment_len == 0 && frame.len() > longest;
+        let whole = frame.segment_len == 0 && !frame.checksum_pending;
+        if !long && (whole || frame.outer_len() == 0) {
+            self.send(frame, ifindex);
+            return;
+        }
+        let mut segments = std::mem::take(&mut self.segments);
+        if whole {
+            segments.push(frame);
+        } else if segment::finish(frame, &mut self.pool, |it| segments.push(it)).is_none() {
+            self.unfinished += 1;
+        }
+        for segment in segments.drain(..) {
+            match (segment.len() > longest).then(|| fragment::cut(segment.octets(), mtu)) {
+                Some(Some(pieces)) => {
+                    self.pool.give(segment);
+                    for piece in pieces {
+                        self.send(Frame::new(piece), ifindex);
+                    }
+                }
+                // What may not be cut, the kernel refuses and the port counts.
+                Some(None) | None => self.send(segment, ifindex),
+            }
+        }
+        self.segments = segments;
+    }
+
+    /// Sends a frame as it is, but for what the kernel does on the way out.
+    fn send(&mut self, frame: Frame, ifindex: u32) {
+        if let Some(port) = self.ports.iter_mut().find(|port| port.link.index == ifindex) {
+            port.send(frame, &mut self.pool);
+        } else {
+            self.portless += 1;
+            self.pool.give(frame);
+        }
+    }
+
+    /// Sends a frame once its neighbour is known.
+    fn resolve(&mut self, frame: Frame, key: NeighbourKey, now: Instant) {
+        if self.pending.add(key, frame, now, &mut self.pool) != Queued::First {
+            return;
+        }
+        match self.host().resolve(key) {
+            Ok(Some(mac)) => self.release(key, mac),
+            Ok(None) => {}
+            Err(error) => {
+                tracing::warn!(%error, ?key, "the kernel does not look for the neighbour");
+                self.pending.give_up(key, &mut self.pool);
+            }
+        }
+    }
+
+    /// Sends what has waited for a neighbour.
+    fn release(&mut self, key: NeighbourKey, mac: ethernet::Mac) {
+        let Some(port) = self.ports.iter().find(|port| port.link.index == key.0) else {
+            self.pending.give_up(key, &mut self.pool);
+            return;
+        };
+        let (own, mtu) = (port.link.mac.unwrap_or_default(), port.link.mtu);
+        for mut frame in self.pending.release(key) {
+            if ethernet::set_addresses(&mut frame, mac, own).is_some() {
+                self.forward(frame, key.0, mtu);
+            }
+        }
+    }
+
+    /// Answers whoever asks for a virtual address; returns whether that was so.
+    fn answer(&mut self, frame: &Frame, ifindex: u32) -> bool {
+        let Some(ethertype) = frame.load(12).map(u16::from_be_bytes) else { return false };
+        let mut reply = match ethertype {
+            ethernet::ARP | ethernet::IPV6 => self.pool.take(),
+            _ => return false,
+        };
+        let answered = (|| {
+            let own = self.own_mac(ifindex)?;
+            if ethertype == ethernet::ARP {
+                let request = arp::Request::parse(frame)?;
+                self.answers_for(ifindex, Family::V4, request.sender, request.target)?;
+                request.reply(own, &mut reply);
+            } else {
+                let solicitation = nd::Solicitation::parse(frame)?;
+                let (sender, target) = (solicitation.sender, solicitation.target);
+                self.answers_for(ifindex, Family::V6, sender, target)?;
+                solicitation.answer(own, &mut reply)?;
+            }
+            Some(())
+        })();
+        if answered.is_none() {
+            self.pool.give(reply);
+            return false;
+        }
+        self.send(reply, ifindex);
+        true
+    }
+
+    fn answers_for(&self, port: u32, family: Family, sender: Addr, target: Addr) -> Option<()> {
+        let host = self.host();
+        (self.vips.contains(family, target)
+            && !host.owns(family, target)
+            && VirtualAddrs::are_answered(host.addresses_of(port), family, sender, target))
+        .then_some(())
+    }
+
+    /// Says on the links of new virtual addresses who has them.
+    fn announce(&mut self) {
+        for (family, addr) in self.vips.take_due() {
+            if self.host().owns(family, addr) {
+                continue;
+            }
+            let all = self.indexes();
+            let covers =
+                |port: &u32| self.host().addresses_of(*port).any(|own| own.covers(family, addr));
+            let on_link: Vec<u32> = all.iter().copied().filter(covers).collect();
+            // One that is on no link is behind every one of them.
+            for ifindex in if on_link.is_empty() { all } else { on_link } {
+                let Some(own) = self.own_mac(ifindex) else { continue };
+                let mut frame = self.pool.take();
+                let written = match family {
+                    Family::V4 => {
+                        arp::announce(own, addr, &mut frame);
+                        Some(())
+                    }
+                    Family::V6 => nd::announce(own, addr, &mut frame),
+                };
+                match written {
+                    Some(()) => self.send(frame, ifindex),
+                    None => self.pool.give(frame),
+                }
+            }
+        }
+    }
+
+    /// Makes the ports hear who asks for virtual IPv6 addresses.
+    fn join_groups(&mut self) {
+        let ports = self.indexes();
+        self.vips.join_groups(&ports);
+    }
+
+    /// Looks at the timers.
+    pub(super) fn tick(&mut self) {
+        let now = self.host().now();
+        self.next_tick = now.after(TICK);
+        self.registry.store_mut().sweep();
+        self.registry.tick();
+        self.pending.expire(now, &mut self.pool);
+        self.announce();
+        self.ports.iter_mut().for_each(Port::count_overruns);
+    }
+
+    /// Waits for frames, news, requests or the next tick.
+    fn wait(&mut self, wake: &OwnedFd, busy: bool) -> io::Result<()> {
+        let now = self.host().now();
+        let left = if busy { 0 } else { self.next_tick.nanos().saturating_sub(now.nanos()) };
+        let timeout = Timespec::try_from(Duration::from_nanos(left)).map_err(io::Error::other)?;
+        let mut news = false;
+        {
+            let mut watched = vec![
+                PollFd::new(wake, PollFlags::IN),
+                PollFd::from_borrowed_fd(self.monitor.as_fd(), PollFlags::IN),
+            ];
+            let ports = self.ports.iter();
+            watched.extend(ports.map(|port| PollFd::from_borrowed_fd(port.as_fd(), PollFlags::IN)));
+            match poll(&mut watched, Some(&timeout)) {
+                Ok(_) | Err(rustix::io::Errno::INTR) => {}
+                Err(error) => return Err(error.into()),
+            }
+            let mut ready = watched.iter().map(PollFd::revents);
+            if ready.next().is_some_and(|events| !events.is_empty()) {
+                let mut count = [0; 8];
+                // It is there to be read, or somebody else was faster: both are fine.
+                let _ = rustix::io::read(wake, &mut count);
+            }
+            if ready.next().is_some_and(|events| !events.is_empty()) {
+                news = true;
+            }
+            let failing =
+                self.ports.iter().zip(ready).filter(|(_, it)| it.contains(PollFlags::ERR));
+            failing.for_each(|(port, _)| port.clear_error());
+        }
+        if news {
+            self.hear()?;
+        }
+        if self.host().now() >= self.next_tick {
+            self.tick();
+            self.flush();
+        }
+        Ok(())
+    }
+
+    /// Takes in what has changed on the host.
+    fn hear(&mut self) -> io::Result<()> {
+        let changes = self.monitor.drain()?;
+        if changes.links || changes.addresses || changes.lost {
+            self.refresh();
+        } else if changes.routes {
+            self.new_routes();
+        }
+        let mut stale = false;
+        for neighbour in &changes.neighbours {
+            let key = (neighbour.ifindex, neighbour.family, neighbour.addr);
+            stale |= self.host().heard_of(neighbour);
+            match (neighbour.usable(), neighbour.state) {
+                (Some(mac), _) => self.release(key, mac),
+                (None, crate::rtnetlink::NeighbourState::Unknown) => {
+                    self.pending.give_up(key, &mut self.pool);
+                }
+                _ => {}
+            }
+        }
+        if changes.lost {
+            for key in self.pending.keys() {
+                if let Ok(Some(mac)) = self.host().resolve(key) {
+                    self.release(key, mac);
+                }
+            }
+        }
+        if stale {
+            self.new_routes();
+        }
+        self.flush();
+        Ok(())
+    }
+
+    /// Lets no next hop be used that was learnt before.
+    fn new_routes(&mut self) {
+        self.host().forget();
+        let Ok(()) = self.registry.change_settings(|settings| {
+            settings.route_generation = settings.route_generation.wrapping_add(1);
+        });
+    }
+
+    /// The interfaces that are to be ports.
+    fn wanted(&self) -> Vec<Link> {
+        let links = self.host().links().filter(|link| self.selection.wants(link));
+        links.cloned().collect()
+    }
+
+    fn open(&mut self, link: Link) -> Result<(), StartError> {
+        self.forwarding.turn_off(&link.name)?;
+        let name = link.name.clone();
+        let port = Port::open(link).map_err(|source| StartError::port(&name, source))?;
+        self.ports.push(port);
+        Ok(())
+    }
+
+    /// Follows interfaces that have come, gone or changed.
+    fn open_and_close(&mut self) {
+        let wanted = self.wanted();
+        self.ports.retain(|port| {
+            // A larger MTU may need larger slots.
+            wanted.iter().any(|link| link.index == port.link.index && link.mtu <= port.link.mtu)
+        });
+        self.failures.clear();
+        for link in wanted {
+            if let Some(port) = self.ports.iter_mut().find(|port| port.link.index == link.index) {
+                port.link = link;
+                continue;
+            }
+            let name = link.name.clone();
+            match self.open(link) {
+                Ok(()) => tracing::info!(port = %name, "the port was opened"),
+                Err(error) => {
+                    tracing::warn!(port = %name, %error, "the port cannot be opened");
+                    self.failures.push((name, error.to_string()));
+                }
+            }
+        }
+        self.join_groups();
+        self.vips.announce_again();
+        self.announce();
+    }
+}
