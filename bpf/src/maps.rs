@@ -12,6 +12,7 @@ use ipvs_core::settings::Settings;
 use ipvs_core::stats::LiveCounters;
 
 use crate::fib::Params;
+use crate::skb::Neighbour;
 
 /// An element that an update replaces by a new one stays readable for packets
 /// that look at it only if elements are not preallocated.
@@ -75,6 +76,10 @@ pub(crate) static IPVS_SWEEP_KEY: PerCpuArray<Tuple, 1> = PerCpuArray::new();
 /// Room for route lookups.
 #[btf_map]
 pub(crate) static IPVS_FIB: PerCpuArray<Params, 1> = PerCpuArray::new();
+
+/// Room for the neighbour that a packet waits for.
+#[btf_map]
+pub(crate) static IPVS_NEIGHBOUR: PerCpuArray<Neighbour, 1> = PerCpuArray::new();
 
 /// The room for the packet that this CPU works on.
 #[inline(always)]

@@ -62,7 +62,7 @@ const _: () = assert!(core::mem::offset_of!(SkBuff, gso_size) == 176);
 
 /// `struct bpf_redir_neigh` of the kernel's UAPI.
 #[repr(C)]
-struct Neighbour {
+pub(crate) struct Neighbour {
     family: u32,
     next: Addr,
 }
@@ -235,18 +235,20 @@ extern "C" fn ipvs_tc(ctx: *mut SkBuff) -> i32 {
         Verdict::Pass(_) => TC_ACT_UNSPEC,
         Verdict::Drop(_) => TC_ACT_SHOT,
         // SAFETY: the helper has no precondition.
-        Verdict::Send { ifindex } => unsafe { helpers::bpf_redirect(ifindex, 0) as i32 },
-        Verdict::Resolve { ifindex, family, next } => {
+        Verdict::Send { ifindex, .. } => unsafe { helpers::bpf_redirect(ifindex, 0) as i32 },
+        Verdict::Resolve { ifindex } => {
+            let (family, next) = scratch.neighbour();
             let family = match family {
                 Family::V4 => AF_INET,
                 Family::V6 => AF_INET6,
             };
-            let mut neighbour = Neighbour { family, next };
-            // SAFETY: the parameters have the kernel's layout.
+            let Some(neighbour) = maps::IPVS_NEIGHBOUR.get_ptr_mut(0) else { return TC_ACT_SHOT };
+            // SAFETY: the element is this CPU's own and has the kernel's layout.
             unsafe {
+                *neighbour = Neighbour { family, next };
                 helpers::bpf_redirect_neigh(
                     ifindex,
-                    (&raw mut neighbour).cast(),
+                    neighbour.cast(),
                     size_of::<Neighbour>() as i32,
                     0,
                 ) as i32

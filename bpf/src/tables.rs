@@ -31,6 +31,7 @@ pub(crate) fn settings() -> Option<&'static Settings> {
 
 impl<const RESOLVES: bool> Tables for Maps<RESOLVES> {
     const RESOLVES: bool = RESOLVES;
+    const CUTS: bool = false;
 
     #[inline(always)]
     fn settings(&self) -> &Settings {

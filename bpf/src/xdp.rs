@@ -113,8 +113,8 @@ extern "C" fn ipvs_xdp(ctx: *mut xdp_md) -> u32 {
     match director::handle(&mut frame, &maps, scratch, ifindex, kernel::now(settings)) {
         Verdict::Pass(_) | Verdict::Resolve { .. } => xdp_action::XDP_PASS,
         Verdict::Drop(_) => xdp_action::XDP_DROP,
-        Verdict::Send { ifindex: out } if out == ifindex => xdp_action::XDP_TX,
+        Verdict::Send { ifindex: out, .. } if out == ifindex => xdp_action::XDP_TX,
         // SAFETY: the helper has no precondition.
-        Verdict::Send { ifindex: out } => unsafe { helpers::bpf_redirect(out, 0) as u32 },
+        Verdict::Send { ifindex: out, .. } => unsafe { helpers::bpf_redirect(out, 0) as u32 },
     }
 }

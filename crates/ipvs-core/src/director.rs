@@ -8,11 +8,12 @@
 use ipvs_wire::transport::protocol;
 use ipvs_wire::{Buffer, Fragment, Headers, ParseError, ethernet};
 
+use crate::addr::{Addr, Family};
 use crate::conn::{Conn, ConnFlags, ConnId, Found, NONE, Tuple};
 use crate::dest::{Dest, DestId, ForwardingMethod};
 use crate::expiry;
 use crate::forward::{self, reject};
-use crate::hop::{self, Way, WayKind};
+use crate::hop::{self, RouteQuery, Way, WayKind};
 use crate::proto::{self, Direction};
 use crate::sched;
 use crate::service::{Service, ServiceFlags, ServiceKey};
@@ -24,16 +25,31 @@ use crate::verdict::{Outcome, Reason, Verdict};
 /// How long a new connection lives before its first transition.
 const NEWBORN: Millis = Millis(3_000);
 
-/// Room to work in, one for each packet at a time.
+/// What is worked with, one for each packet at a time.
 ///
 /// It is the caller's because an eBPF program has 512 octets of stack.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct Scratch {
     headers: Headers,
     tuple: Tuple,
-    key: Tuple,
-    service: ServiceKey,
-    way: Way,
+    room: Room,
+}
+
+/// Room to build keys, questions and answers in.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Room {
+    pub(crate) key: Tuple,
+    pub(crate) service: ServiceKey,
+    pub(crate) query: RouteQuery,
+    pub(crate) way: Way,
+}
+
+impl Scratch {
+    /// The neighbour of the last [`Verdict::Resolve`].
+    #[inline(always)]
+    pub const fn neighbour(&self) -> (Family, Addr) {
+        (self.room.way.next_family, self.room.way.next)
+    }
 }
 
 /// A packet on its way through the director.
@@ -45,12 +61,8 @@ pub struct Packet<'a, B> {
     pub headers: &'a Headers,
     /// Its key.
     pub tuple: &'a Tuple,
-    /// Room to build other keys in.
-    pub key: &'a mut Tuple,
-    /// Room to build the key of a service in.
-    pub service: &'a mut ServiceKey,
-    /// The way it takes.
-    pub way: &'a mut Way,
+    /// Room to work in.
+    pub room: &'a mut Room,
     /// The interface it came in by.
     pub ifindex: u32,
     /// Now.
@@ -90,7 +102,7 @@ pub fn handle<B: Buffer, T: Tables>(
     now: Instant,
 ) -> Verdict {
     let outcome = decide(buf, tables, scratch, ifindex, now);
-    let verdict = outcome.verdict(scratch.way.next_family, scratch.way.next);
+    let verdict = outcome.verdict(scratch.room.way.hop.mtu);
     match verdict {
         Verdict::Pass(reason) | Verdict::Drop(reason) => tables.count(reason),
         Verdict::Send { .. } | Verdict::Resolve { .. } => {}
@@ -109,7 +121,7 @@ fn decide<B: Buffer, T: Tables>(
     if tables.settings().services == 0 {
         return Outcome::pass(Reason::NoService);
     }
-    let Scratch { headers, tuple, key, service, way } = scratch;
+    let Scratch { headers, tuple, room } = scratch;
     match headers.read(buf) {
         Ok(()) => {}
         Err(ParseError::NotIp) => return Outcome::pass(Reason::NotIp),
@@ -122,7 +134,7 @@ fn decide<B: Buffer, T: Tables>(
         return Outcome::pass(Reason::Fragment);
     }
     *tuple = Tuple::of(headers);
-    let mut packet = Packet { buf, headers, tuple, key, service, way, ifindex, now };
+    let mut packet = Packet { buf, headers, tuple, room, ifindex, now };
     let conn = match live(&mut packet, tables) {
         Some((Found { reply: true, .. }, conn)) => return reply(&mut packet, tables, conn),
         Some((Found { id, .. }, conn)) => match standing(&mut packet, tables, id, conn) {
@@ -152,7 +164,8 @@ fn decide<B: Buffer, T: Tables>(
 fn live<'t, B, T: Tables>(packet: &mut Packet<'_, B>, tables: &'t T) -> Option<(Found, &'t Conn)> {
     let found = tables.find(packet.tuple)?;
     let conn = tables.conn(found.id)?;
-    if conn.has_ended(packet.now) && expiry::expire(tables, packet.key, found.id, conn, packet.now)
+    if conn.has_ended(packet.now)
+        && expiry::expire(tables, &mut packet.room.key, found.id, conn, packet.now)
     {
         return None;
     }
@@ -187,7 +200,7 @@ fn standing<B, T: Tables>(
     } else {
         settings.expire_nodest_conn != 0
     };
-    if makes_room && expiry::expire(tables, packet.key, id, conn, packet.now) {
+    if makes_room && expiry::expire(tables, &mut packet.room.key, id, conn, packet.now) {
         Standing::Over
     } else if dest.is_available() {
         Standing::Goes
@@ -213,14 +226,12 @@ fn request<B: Buffer, T: Tables>(packet: &mut Packet<'_, B>, tables: &T, conn: &
     let dest_id = conn.dest.get();
     let Some(dest) = tables.dest(dest_id) else { return Outcome::drop(Reason::DestGone) };
     let epoch = hop::epoch(packet.now, tables.settings().route_generation);
-    forward::find_way_to_dest(packet.way, tables, dest_id, dest, epoch);
-    if !T::RESOLVES && packet.way.kind == WayKind::Unresolved {
+    forward::find_way_to_dest(packet.room, tables, dest_id, dest, epoch);
+    if !T::RESOLVES && packet.room.way.kind == WayKind::Unresolved {
         return Outcome::pass(Reason::Unresolved);
     }
     if let Some(counters) = tables.counters(dest_id) {
-        counters.in_packets.set(counters.in_packets.get().wrapping_add(1));
-        let bytes = u64::from(packet.headers.total_len);
-        counters.in_bytes.set(counters.in_bytes.get().wrapping_add(bytes));
+        counters.count_in(u64::from(packet.headers.total_len));
     }
     proto::transition(tables, conn, packet.headers, Direction::FromClient);
     conn.in_packets.set(conn.in_packets.get().wrapping_add(1));
@@ -232,9 +243,19 @@ fn request<B: Buffer, T: Tables>(packet: &mut Packet<'_, B>, tables: &T, conn: &
 #[inline(always)]
 fn reply<B: Buffer, T: Tables>(packet: &mut Packet<'_, B>, tables: &T, conn: &Conn) -> Outcome {
     let epoch = hop::epoch(packet.now, tables.settings().route_generation);
-    forward::find_way_to_client(packet.way, tables, conn, epoch);
-    if !T::RESOLVES && packet.way.kind == WayKind::Unresolved {
+    forward::find_way_to_client(packet.room, tables, conn, epoch);
+    if !T::RESOLVES && packet.room.way.kind == WayKind::Unresolved {
         return Outcome::pass(Reason::Unresolved);
+    }
+    if packet.headers.ttl <= 1 {
+        // The host would forward it, and finds the same.
+        return Outcome::pass(Reason::LeftToRefuse);
+    }
+    if packet.headers.version == 4
+        && packet.headers.dont_fragment
+        && packet.is_longer_than(packet.room.way.mtu())
+    {
+        return Outcome::pass(Reason::LeftToRefuse);
     }
     count_reply(packet, tables, conn);
     forward::to_client(packet, tables, conn)
@@ -246,9 +267,7 @@ fn count_reply<B: Buffer, T: Tables>(packet: &Packet<'_, B>, tables: &T, conn: &
     if tables.dest(dest_id).is_some_and(Dest::is_available)
         && let Some(counters) = tables.counters(dest_id)
     {
-        counters.out_packets.set(counters.out_packets.get().wrapping_add(1));
-        let bytes = u64::from(packet.headers.total_len);
-        counters.out_bytes.set(counters.out_bytes.get().wrapping_add(bytes));
+        counters.count_out(u64::from(packet.headers.total_len));
     }
     proto::transition(tables, conn, packet.headers, Direction::FromDest);
     conn.rearm(packet.now);
@@ -259,13 +278,13 @@ fn count_reply<B: Buffer, T: Tables>(packet: &Packet<'_, B>, tables: &T, conn: &
 #[inline(always)]
 fn admit<B: Buffer, T: Tables>(packet: &mut Packet<'_, B>, tables: &T) -> Result<ConnId, Reason> {
     let tuple = packet.tuple;
-    *packet.service = ServiceKey::address(
+    packet.room.service = ServiceKey::address(
         tuple.family(),
         tuple.protocol,
         tuple.destination,
         tuple.destination_port,
     );
-    let Some(service) = tables.service(packet.service) else {
+    let Some(service) = tables.service(&packet.room.service) else {
         return Err(direct_reply(packet, tables));
     };
     if !packet.headers.has_transport {
@@ -295,8 +314,8 @@ fn is_for_other_host<B: Buffer>(packet: &Packet<'_, B>) -> bool {
 /// director, which then counts it and follows the state.
 #[inline(always)]
 fn direct_reply<B: Buffer, T: Tables>(packet: &mut Packet<'_, B>, tables: &T) -> Reason {
-    *packet.key = packet.tuple.reversed();
-    let Some(Found { id, reply: false }) = tables.find(packet.key) else {
+    packet.room.key = packet.tuple.reversed();
+    let Some(Found { id, reply: false }) = tables.find(&packet.room.key) else {
         return Reason::NoService;
     };
     let Some(conn) = tables.conn(id).filter(|conn| !conn.has_ended(packet.now)) else {
@@ -361,13 +380,13 @@ fn connect<B: Buffer, T: Tables>(
     }
     expiry::bind(tables, dest_id, dest, flags);
     if let Some(counters) = tables.counters(dest_id) {
-        counters.conns.set(counters.conns.get().wrapping_add(1));
+        counters.count_conn();
     }
     // The newest connection gets the replies, should two share their key.
     if method == ForwardingMethod::Masquerade {
-        expiry::set_reply_tuple(packet.key, conn, dest);
-        if !tables.relink(packet.key, Found { id, reply: true }) {
-            expiry::expire(tables, packet.key, id, conn, packet.now);
+        expiry::set_reply_tuple(&mut packet.room.key, conn, dest);
+        if !tables.relink(&packet.room.key, Found { id, reply: true }) {
+            expiry::expire(tables, &mut packet.room.key, id, conn, packet.now);
             return NONE;
         }
     }

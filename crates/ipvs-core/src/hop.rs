@@ -73,14 +73,18 @@ pub const fn epoch(now: Instant, generation: u32) -> u32 {
 }
 
 /// A question to the host's routing table.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+///
+/// Aligned because the compiler moves addresses by eight octets, which the
+/// verifier takes on the stack at multiples of eight only.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[repr(C, align(8))]
 pub struct RouteQuery {
-    /// Family of both addresses.
-    pub family: Family,
     /// Where to.
     pub destination: Addr,
     /// Where from.
     pub source: Addr,
+    /// Family of both addresses.
+    pub family: Family,
 }
 
 /// What is known of the way to an address.

@@ -83,6 +83,26 @@ pub struct LiveCounters {
 }
 
 impl LiveCounters {
+    /// Counts a new connection.
+    #[inline(always)]
+    pub fn count_conn(&self) {
+        self.conns.set(self.conns.get().wrapping_add(1));
+    }
+
+    /// Counts a packet of `bytes` octets from the client.
+    #[inline(always)]
+    pub fn count_in(&self, bytes: u64) {
+        self.in_packets.set(self.in_packets.get().wrapping_add(1));
+        self.in_bytes.set(self.in_bytes.get().wrapping_add(bytes));
+    }
+
+    /// Counts a packet of `bytes` octets to the client.
+    #[inline(always)]
+    pub fn count_out(&self, bytes: u64) {
+        self.out_packets.set(self.out_packets.get().wrapping_add(1));
+        self.out_bytes.set(self.out_bytes.get().wrapping_add(bytes));
+    }
+
     /// The values now.
     pub fn read(&self) -> Counters {
         Counters {

@@ -28,6 +28,10 @@ pub trait Tables {
     /// not known yet; if not, such a packet is passed unchanged to one that can.
     const RESOLVES: bool;
 
+    /// Whether the plane cuts what is longer than the path into fragments as
+    /// it sends it. One that cannot leaves that to the host where it can.
+    const CUTS: bool;
+
     /// Settings.
     fn settings(&self) -> &Settings;
     /// The service with this key.

@@ -1,7 +1,5 @@
 //! What becomes of a packet, and the reason where it is not balanced.
 
-use crate::addr::{Addr, Family};
-
 impl Reason {
     /// Whether a packet that is not balanced for this reason is dropped.
     #[inline(always)]
@@ -19,25 +17,24 @@ pub enum Verdict {
     Pass(Reason),
     /// Ours, and refused.
     Drop(Reason),
-    /// Send the frame as it is now through this interface.
+    /// Send the frame as it is now through this interface. A plane that
+    /// [cuts](crate::tables::Tables::CUTS) may find it longer than `mtu`.
     Send {
         /// Interface.
         ifindex: u32,
+        /// Largest IP packet on the way, in octets.
+        mtu: u32,
     },
-    /// Send the packet through this interface once the neighbour's MAC
-    /// address is known.
+    /// Send the packet through this interface once the MAC address of
+    /// [the neighbour](crate::director::Scratch::neighbour) is known.
     Resolve {
         /// Interface.
         ifindex: u32,
-        /// Family of `next`.
-        family: Family,
-        /// The neighbour.
-        next: Addr,
     },
 }
 
 /// A [`Verdict`] in one register, as functions of the core hand it on: an eBPF
-/// function returns no more. The neighbour of [`Verdict::Resolve`] is apart.
+/// function returns no more.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[must_use]
 pub(crate) struct Outcome(u64);
@@ -68,16 +65,16 @@ impl Outcome {
         Self(Self::RESOLVE | ifindex as u64)
     }
 
-    /// The verdict; `family` and `next` are the neighbour to be resolved.
+    /// The verdict on a packet whose way takes `mtu` octets.
     #[inline(always)]
     #[expect(clippy::cast_possible_truncation, reason = "the low half is the number")]
-    pub(crate) const fn verdict(self, family: Family, next: Addr) -> Verdict {
+    pub(crate) const fn verdict(self, mtu: u32) -> Verdict {
         let number = self.0 as u32;
         match self.0 >> 32 {
             0 => Verdict::Pass(Reason::from_number(number)),
             1 => Verdict::Drop(Reason::from_number(number)),
-            2 => Verdict::Send { ifindex: number },
-            _ => Verdict::Resolve { ifindex: number, family, next },
+            2 => Verdict::Send { ifindex: number, mtu },
+            _ => Verdict::Resolve { ifindex: number },
         }
     }
 }
@@ -127,6 +124,12 @@ reasons! {
     NotStarting = "not_starting",
     /// Passed: the destination is the host itself.
     Local = "local",
+    /// Passed: translated, longer than the path and allowed to be cut, which
+    /// the host does as it sends it on.
+    LeftToCut = "left_to_cut",
+    /// Passed: a reply that the host will refuse to forward, as its time to
+    /// live or its length does not do.
+    LeftToRefuse = "left_to_refuse",
     /// Passed: reply of a connection whose replies are not translated.
     DirectReply = "direct_reply",
     /// Passed: the neighbour's MAC address is not known, the next hook resolves it.

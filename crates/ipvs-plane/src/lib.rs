@@ -4,13 +4,15 @@
 //!   the only code that decides what a command does.
 //! * [`store`] is what it writes to: maps of the kernel or memory.
 //! * [`memory`] holds the tables of a plane in this process.
-//! * [`plane`] is what a daemon drives; [`bpf`] and `user` are the two planes.
+//! * [`plane`] is what a daemon drives; [`bpf`] and [`user`] are the two planes.
 //! * [`rtnetlink`] asks the host for interfaces, routes and neighbours.
 
 pub mod bpf;
+pub mod fragment;
 pub mod frame;
 pub mod memory;
 pub mod plane;
 pub mod registry;
 pub mod rtnetlink;
 pub mod store;
+pub mod user;

@@ -110,6 +110,7 @@ fn grown<T: Default>(table: &mut Vec<T>, place: u32) -> &mut T {
 
 impl<H: Host> Tables for MemoryTables<H> {
     const RESOLVES: bool = true;
+    const CUTS: bool = true;
 
     fn settings(&self) -> &Settings {
         &self.settings

@@ -7,7 +7,6 @@ use anyhow::{Context as _, anyhow};
 use ipvs_core::addr::{Addr, Family};
 use ipvs_core::director::{self, Scratch};
 use ipvs_core::hop::{RouteQuery, Way, WayKind};
-use ipvs_core::settings::Settings;
 use ipvs_core::snapshot::Control;
 use ipvs_core::time::Instant;
 use ipvs_core::verdict::Verdict;
@@ -17,8 +16,9 @@ use ipvs_plane::store::{Limits, Store as _};
 
 use crate::case::{Frame, Output};
 use crate::host::Host;
+use crate::settings::Change;
 use crate::subject::{Handled, Subject, Trouble};
-use crate::{adm, settings, shell};
+use crate::{adm, shell};
 
 /// Connections that there is room for: more than any case makes.
 const CONNECTIONS: u32 = 1 << 12;
@@ -79,23 +79,6 @@ impl CoreSubject {
     pub fn control(&mut self) -> &mut dyn Control {
         &mut self.registry
     }
-
-    fn set(&mut self, name: &str, value: &str) -> Result<(), Trouble> {
-        let field: fn(&mut Settings) -> &mut u32 = match name {
-            "conn_reuse_mode" => |it| &mut it.conn_reuse_mode,
-            "expire_nodest_conn" => |it| &mut it.expire_nodest_conn,
-            "sloppy_tcp" => |it| &mut it.sloppy_tcp,
-            "sloppy_sctp" => |it| &mut it.sloppy_sctp,
-            "pmtu_disc" => |it| &mut it.pmtu_disc,
-            _ if settings::is_default(name, value) => return Ok(()),
-            _ => return Err(Trouble::Unsupported(format!("setting {name}={value}"))),
-        };
-        let Ok(number) = value.parse() else {
-            return Err(Trouble::Unsupported(format!("setting {name}={value}")));
-        };
-        let Ok(()) = self.registry.change_settings(|settings| *field(settings) = number);
-        Ok(())
-    }
 }
 
 impl Subject for CoreSubject {
@@ -107,7 +90,9 @@ impl Subject for CoreSubject {
             return Ok(adm::run(&words, self.control()));
         }
         if let Some((name, value)) = shell::setting(&words) {
-            self.set(name, value)?;
+            if let Some(change) = Change::of(name, value)? {
+                let Ok(()) = self.registry.change_settings(|settings| change.make(settings));
+            }
             let stdout = format!("net.ipv4.vs.{name} = {value}\n");
             return Ok(Output { stdout, ..Output::default() });
         }
@@ -143,7 +128,8 @@ impl Subject for CoreSubject {
                 Ok(Handled { frames: pieces.into_iter().map(frame).collect(), passed: None })
             }
             // The host asks for the neighbour, which never answers.
-            Verdict::Resolve { next, .. } => {
+            Verdict::Resolve { .. } => {
+                let (_, next) = scratch.neighbour();
                 Ok(Handled { frames: Vec::new(), passed: Some(format!("resolving {next:?}")) })
             }
         }

@@ -10,8 +10,8 @@ use ipvs_wire::{Buffer, Headers, ethernet, ipv4, ipv6};
 use crate::addr::Addr;
 use crate::conn::Conn;
 use crate::dest::{Dest, DestId, ForwardingMethod};
-use crate::director::Packet;
-use crate::hop::{CachedHop, RouteQuery, Way, WayKind};
+use crate::director::{Packet, Room};
+use crate::hop::{CachedHop, WayKind};
 use crate::tables::Tables;
 use crate::verdict::{Outcome, Reason};
 
@@ -19,54 +19,44 @@ use crate::verdict::{Outcome, Reason};
 /// connections.
 #[inline(always)]
 pub(crate) fn find_way_to_dest<T: Tables>(
-    way: &mut Way,
+    room: &mut Room,
     tables: &T,
     id: DestId,
     dest: &Dest,
     epoch: u32,
 ) {
     let Some(cached) = tables.dest_hop(id) else {
-        way.kind = WayKind::None;
+        room.way.kind = WayKind::None;
         return;
     };
-    if !cached.recall(epoch, way) {
-        let query = RouteQuery {
-            family: dest.key.family(),
-            destination: dest.key.addr,
-            source: Addr::UNSPECIFIED,
-        };
-        ask(tables, cached, &query, epoch, way);
+    if !cached.recall(epoch, &mut room.way) {
+        room.query.family = dest.key.family();
+        room.query.destination = dest.key.addr;
+        room.query.source = Addr::UNSPECIFIED;
+        ask(tables, cached, room, epoch);
     }
 }
 
 /// Finds the way back to the client of `conn`; it is remembered in the
 /// connection.
 #[inline(always)]
-pub(crate) fn find_way_to_client<T: Tables>(way: &mut Way, tables: &T, conn: &Conn, epoch: u32) {
-    if !conn.reply_hop.recall(epoch, way) {
+pub(crate) fn find_way_to_client<T: Tables>(room: &mut Room, tables: &T, conn: &Conn, epoch: u32) {
+    if !conn.reply_hop.recall(epoch, &mut room.way) {
         let tuple = conn.tuple.get();
-        let query = RouteQuery {
-            family: tuple.family(),
-            destination: tuple.source,
-            source: tuple.destination,
-        };
-        ask(tables, &conn.reply_hop, &query, epoch, way);
+        room.query.family = tuple.family();
+        room.query.destination = tuple.source;
+        room.query.source = tuple.destination;
+        ask(tables, &conn.reply_hop, room, epoch);
     }
 }
 
 /// Asks the host, and remembers a way that is known. Always true: an eBPF
 /// function must return a number.
 #[inline(never)]
-fn ask<T: Tables>(
-    tables: &T,
-    cached: &CachedHop,
-    query: &RouteQuery,
-    epoch: u32,
-    way: &mut Way,
-) -> bool {
-    tables.route(query, way);
-    if way.kind == WayKind::Known {
-        cached.store(way.hop, epoch);
+fn ask<T: Tables>(tables: &T, cached: &CachedHop, room: &mut Room, epoch: u32) -> bool {
+    tables.route(&room.query, &mut room.way);
+    if room.way.kind == WayKind::Known {
+        cached.store(room.way.hop, epoch);
     }
     true
 }
@@ -81,22 +71,22 @@ pub(crate) fn to_dest<B: Buffer, T: Tables>(
 ) -> Outcome {
     let method = ForwardingMethod::from_flags(conn.flags.get());
     let h = packet.headers;
-    match packet.way.kind {
-        WayKind::None => return reject::no_route(packet, tables),
+    match packet.room.way.kind {
+        WayKind::None => return reject::no_route(packet, tables, conn),
         WayKind::Host => return to_host(packet, conn, dest, method),
         WayKind::Known | WayKind::Unresolved => {}
     }
-    if packet.is_tagged() && packet.way.hop.ifindex != packet.ifindex {
+    if packet.is_tagged() && packet.room.way.hop.ifindex != packet.ifindex {
         return Outcome::pass(Reason::Tagged);
     }
     if h.ttl <= 1 {
-        return reject::time_exceeded(packet, tables);
+        return reject::time_exceeded(packet, tables, conn);
     }
     let overhead = match method {
         ForwardingMethod::Tunnel => tunnel::overhead(dest),
         _ => 0,
     };
-    let mtu = packet.way.mtu().saturating_sub(overhead);
+    let mtu = packet.room.way.mtu().saturating_sub(overhead);
     let checked =
         method != ForwardingMethod::Tunnel || h.version == 6 || tables.settings().pmtu_disc != 0;
     if checked && packet.is_longer_than(mtu) {
@@ -105,9 +95,11 @@ pub(crate) fn to_dest<B: Buffer, T: Tables>(
             if decrement_ttl(packet.buf, h).is_none() {
                 return Outcome::drop(Reason::Unwritable);
             }
-            return reject::too_big(packet, tables, mtu);
+            return reject::too_big(packet, tables, conn, mtu);
         }
-        return Outcome::drop(Reason::TooLong);
+        if !T::CUTS {
+            return leave_to_cut(packet, conn, dest, method);
+        }
     }
     let written = decrement_ttl(packet.buf, h).and_then(|()| match method {
         ForwardingMethod::Masquerade => masquerade::request(packet, conn, dest),
@@ -129,7 +121,7 @@ pub(crate) fn to_client<B: Buffer, T: Tables>(
     conn: &Conn,
 ) -> Outcome {
     let h = packet.headers;
-    match packet.way.kind {
+    match packet.room.way.kind {
         WayKind::None => return Outcome::drop(Reason::NoRoute),
         // The client is the director itself: its stack gets the translated packet.
         WayKind::Host => {
@@ -140,21 +132,39 @@ pub(crate) fn to_client<B: Buffer, T: Tables>(
         }
         WayKind::Known | WayKind::Unresolved => {}
     }
-    if packet.is_tagged() && packet.way.hop.ifindex != packet.ifindex {
+    if packet.is_tagged() && packet.room.way.hop.ifindex != packet.ifindex {
         return Outcome::pass(Reason::Tagged);
     }
-    if h.ttl <= 1 {
-        return reject::time_exceeded_reply(packet, tables);
-    }
-    let mtu = packet.way.mtu();
+    let mtu = packet.room.way.mtu();
     if packet.is_longer_than(mtu) {
         if h.dont_fragment {
             return reject::too_big_reply(packet, tables, conn, mtu);
         }
-        return Outcome::drop(Reason::TooLong);
+        if !T::CUTS {
+            return Outcome::drop(Reason::TooLong);
+        }
     }
     match decrement_ttl(packet.buf, h).and_then(|()| masquerade::reply(packet, conn)) {
         Some(()) => leave(packet),
+        None => Outcome::drop(Reason::Unwritable),
+    }
+}
+
+/// A packet that is longer than the path and may be cut: the host forwards and
+/// cuts a translated one. The others it would not forward, since their address
+/// or their sender's is its own.
+#[inline(always)]
+fn leave_to_cut<B: Buffer>(
+    packet: &mut Packet<'_, B>,
+    conn: &Conn,
+    dest: &Dest,
+    method: ForwardingMethod,
+) -> Outcome {
+    if method != ForwardingMethod::Masquerade {
+        return Outcome::drop(Reason::TooLong);
+    }
+    match masquerade::request(packet, conn, dest) {
+        Some(()) => Outcome::pass(Reason::LeftToCut),
         None => Outcome::drop(Reason::Unwritable),
     }
 }
@@ -181,8 +191,8 @@ fn to_host<B: Buffer>(
 /// Addresses the frame.
 #[inline(always)]
 fn leave<B: Buffer>(packet: &mut Packet<'_, B>) -> Outcome {
-    let hop = &packet.way.hop;
-    if packet.way.kind == WayKind::Unresolved {
+    let hop = &packet.room.way.hop;
+    if packet.room.way.kind == WayKind::Unresolved {
         return Outcome::resolve(hop.ifindex);
     }
     match ethernet::set_addresses(packet.buf, hop.neighbour, hop.own) {

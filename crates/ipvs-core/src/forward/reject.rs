@@ -9,9 +9,10 @@ use ipvs_wire::transport::protocol;
 use ipvs_wire::{Buffer, Outer, ipv4, ipv6};
 
 use crate::addr::{Addr, Family};
-use crate::conn::Conn;
+use crate::conn::{Conn, NONE};
+use crate::dest::{DestId, ForwardingMethod};
 use crate::director::Packet;
-use crate::hop::{RouteQuery, WayKind};
+use crate::hop::WayKind;
 use crate::tables::Tables;
 use crate::verdict::{Outcome, Reason};
 
@@ -19,6 +20,10 @@ use crate::verdict::{Outcome, Reason};
 const LONGEST_V4: u32 = 576;
 /// Longest IPv6 error, in octets (RFC 4443, section 2.4).
 const LONGEST_V6: u32 = 1280;
+/// Octets in front of the packet quoted in an IPv4 error.
+const HEADERS_V4: u32 = ipv4::HEADER_LEN + icmp::HEADER_LEN;
+/// Octets in front of the packet quoted in an IPv6 error.
+const HEADERS_V6: u32 = ipv6::HEADER_LEN + icmp::HEADER_LEN;
 /// Hop limit of what the host makes itself.
 const TTL: u8 = 64;
 /// The bits of the type of service that an error takes over (RFC 1812, section 4.3.2.5) …
@@ -27,13 +32,20 @@ const TOS_KEPT: u8 = 0x1e;
 const TOS_SET: u8 = 0xc0;
 
 /// An error to be sent: what it says, and from whom.
+///
+/// Aligned, and laid out in groups of eight octets, because the compiler writes
+/// neighbours at once, which the verifier takes on the stack at multiples of
+/// eight only.
 #[derive(Clone, Copy)]
+#[repr(C, align(8))]
 struct Report {
-    error: IcmpError,
     source: Addr,
-    ttl: u8,
+    error: IcmpError,
     sent: Reason,
     unsent: Reason,
+    /// Whose outgoing packets it is counted among, if anybody's.
+    dest: DestId,
+    ttl: u8,
 }
 
 /// No destination: port unreachable, for TCP too.
@@ -43,15 +55,19 @@ pub(crate) fn no_destination<B: Buffer, T: Tables>(
     tables: &T,
 ) -> Outcome {
     let error = by_family(packet, IcmpError::V4_PORT_UNREACHABLE, IcmpError::V6_PORT_UNREACHABLE);
-    send(packet, tables, error, Reason::SentUnreachable, Reason::NoDestination)
+    send(packet, tables, error, NONE, [Reason::SentUnreachable, Reason::NoDestination])
 }
 
 /// No route to the destination: host unreachable.
 #[inline(always)]
-pub(crate) fn no_route<B: Buffer, T: Tables>(packet: &mut Packet<'_, B>, tables: &T) -> Outcome {
+pub(crate) fn no_route<B: Buffer, T: Tables>(
+    packet: &mut Packet<'_, B>,
+    tables: &T,
+    conn: &Conn,
+) -> Outcome {
     let error =
         by_family(packet, IcmpError::V4_HOST_UNREACHABLE, IcmpError::V6_ADDRESS_UNREACHABLE);
-    send(packet, tables, error, Reason::SentUnreachable, Reason::NoRoute)
+    send(packet, tables, error, counted(conn), [Reason::SentUnreachable, Reason::NoRoute])
 }
 
 /// The time to live of a client's packet ends here.
@@ -59,9 +75,11 @@ pub(crate) fn no_route<B: Buffer, T: Tables>(packet: &mut Packet<'_, B>, tables:
 pub(crate) fn time_exceeded<B: Buffer, T: Tables>(
     packet: &mut Packet<'_, B>,
     tables: &T,
+    conn: &Conn,
 ) -> Outcome {
     let error = by_family(packet, IcmpError::V4_TIME_EXCEEDED, IcmpError::V6_TIME_EXCEEDED);
-    send(packet, tables, error, Reason::SentTimeExceeded, Reason::SentTimeExceeded)
+    let reasons = [Reason::SentTimeExceeded, Reason::NoRoute];
+    send(packet, tables, error, counted(conn), reasons)
 }
 
 /// A client's packet is longer than the path.
@@ -69,21 +87,12 @@ pub(crate) fn time_exceeded<B: Buffer, T: Tables>(
 pub(crate) fn too_big<B: Buffer, T: Tables>(
     packet: &mut Packet<'_, B>,
     tables: &T,
+    conn: &Conn,
     mtu: u32,
 ) -> Outcome {
     let error =
         by_family(packet, IcmpError::fragmentation_needed(mtu), IcmpError::packet_too_big(mtu));
-    send(packet, tables, error, Reason::SentTooBig, Reason::TooLong)
-}
-
-/// A reply whose time to live ends here is left to the host, which forwards
-/// it and finds the same.
-#[inline(always)]
-pub(crate) fn time_exceeded_reply<B: Buffer, T: Tables>(
-    _packet: &mut Packet<'_, B>,
-    _tables: &T,
-) -> Outcome {
-    Outcome::pass(Reason::SentTimeExceeded)
+    send(packet, tables, error, counted(conn), [Reason::SentTooBig, Reason::TooLong])
 }
 
 /// A reply is longer than the path to the client: the destination is told, by
@@ -98,8 +107,14 @@ pub(crate) fn too_big_reply<B: Buffer, T: Tables>(
     let error =
         by_family(packet, IcmpError::fragmentation_needed(mtu), IcmpError::packet_too_big(mtu));
     let source = conn.tuple.get().destination;
-    let report =
-        Report { error, source, ttl: TTL - 1, sent: Reason::SentTooBig, unsent: Reason::TooLong };
+    let report = Report {
+        error,
+        source,
+        ttl: TTL - 1,
+        sent: Reason::SentTooBig,
+        unsent: Reason::TooLong,
+        dest: NONE,
+    };
     answer(packet, tables, &report)
 }
 
@@ -108,17 +123,28 @@ const fn by_family<B: Buffer>(packet: &Packet<'_, B>, v4: IcmpError, v6: IcmpErr
     if packet.headers.version == 6 { v6 } else { v4 }
 }
 
+/// Whose outgoing packets an error about a client's packet is counted among:
+/// the destination's, unless replies are translated. The quoted packet is then
+/// taken for one of its connection, as by the kernel (recorded).
+#[inline(always)]
+fn counted(conn: &Conn) -> DestId {
+    match ForwardingMethod::from_flags(conn.flags.get()) {
+        ForwardingMethod::Masquerade => NONE,
+        _ => conn.dest.get(),
+    }
+}
+
 /// Sends the error from the address the packet was sent to.
 #[inline(always)]
 fn send<B: Buffer, T: Tables>(
     packet: &mut Packet<'_, B>,
     tables: &T,
     error: IcmpError,
-    sent: Reason,
-    unsent: Reason,
+    dest: DestId,
+    [sent, unsent]: [Reason; 2],
 ) -> Outcome {
     let source = Addr::from_words(packet.headers.destination);
-    answer(packet, tables, &Report { error, source, ttl: TTL, sent, unsent })
+    answer(packet, tables, &Report { error, source, ttl: TTL, sent, unsent, dest })
 }
 
 #[inline(never)]
@@ -128,27 +154,39 @@ fn answer<B: Buffer, T: Tables>(
     report: &Report,
 ) -> Outcome {
     let h = packet.headers;
-    let query = RouteQuery {
-        family: Family::from_tag(h.version),
-        destination: Addr::from_words(h.source),
-        source: report.source,
-    };
-    tables.route(&query, packet.way);
-    if !T::RESOLVES && packet.way.kind == WayKind::Unresolved {
+    packet.room.query.family = Family::from_tag(h.version);
+    packet.room.query.destination = Addr::from_words(h.source);
+    packet.room.query.source = report.source;
+    tables.route(&packet.room.query, &mut packet.room.way);
+    if !T::RESOLVES && packet.room.way.kind == WayKind::Unresolved {
         return Outcome::pass(Reason::Unresolved);
     }
     let written = if h.version == 6 { write_v6(packet, report) } else { write_v4(packet, report) };
     if written.is_none() {
         return Outcome::drop(Reason::Unwritable);
     }
-    match packet.way.kind {
+    match packet.room.way.kind {
         WayKind::Known | WayKind::Unresolved
-            if !packet.is_tagged() || packet.way.hop.ifindex == packet.ifindex =>
+            if !packet.is_tagged() || packet.room.way.hop.ifindex == packet.ifindex =>
         {
             tables.count(report.sent);
+            if let Some(counters) = tables.counters(report.dest) {
+                counters.count_out(u64::from(error_len(packet)));
+            }
             super::leave(packet)
         }
         _ => Outcome::drop(report.unsent),
+    }
+}
+
+/// Octets of the error made out of the packet.
+#[inline(always)]
+fn error_len<B>(packet: &Packet<'_, B>) -> u32 {
+    let total_len = packet.headers.total_len;
+    if packet.headers.version == 6 {
+        HEADERS_V6 + quoted(total_len, LONGEST_V6 - HEADERS_V6)
+    } else {
+        HEADERS_V4 + quoted(total_len, LONGEST_V4 - HEADERS_V4)
     }
 }
 
@@ -160,15 +198,14 @@ fn quoted(total_len: u32, longest: u32) -> u32 {
 
 #[inline(always)]
 fn write_v4<B: Buffer>(packet: &mut Packet<'_, B>, report: &Report) -> Option<()> {
-    const HEADERS: u32 = ipv4::HEADER_LEN + icmp::HEADER_LEN;
     let h = packet.headers;
-    let quote = quoted(h.total_len, LONGEST_V4 - HEADERS);
+    let quote = quoted(h.total_len, LONGEST_V4 - HEADERS_V4);
     let id = packet.identification();
     packet.buf.truncate(h.l3 + quote)?;
-    packet.buf.insert(h.l3, HEADERS, Outer::IcmpError)?;
+    packet.buf.insert(h.l3, HEADERS_V4, Outer::IcmpError)?;
     let fields = Ipv4Fields {
         tos: h.tos & TOS_KEPT | TOS_SET,
-        total_len: u16::try_from(HEADERS + quote).unwrap_or(0),
+        total_len: u16::try_from(HEADERS_V4 + quote).unwrap_or(0),
         id,
         flags: 0,
         ttl: report.ttl,
@@ -182,11 +219,10 @@ fn write_v4<B: Buffer>(packet: &mut Packet<'_, B>, report: &Report) -> Option<()
 
 #[inline(always)]
 fn write_v6<B: Buffer>(packet: &mut Packet<'_, B>, report: &Report) -> Option<()> {
-    const HEADERS: u32 = ipv6::HEADER_LEN + icmp::HEADER_LEN;
     let h = packet.headers;
-    let quote = quoted(h.total_len, LONGEST_V6 - HEADERS);
+    let quote = quoted(h.total_len, LONGEST_V6 - HEADERS_V6);
     packet.buf.truncate(h.l3 + quote)?;
-    packet.buf.insert(h.l3, HEADERS, Outer::IcmpError)?;
+    packet.buf.insert(h.l3, HEADERS_V6, Outer::IcmpError)?;
     let len = icmp::HEADER_LEN + quote;
     let fields = Ipv6Fields {
         class: 0,
