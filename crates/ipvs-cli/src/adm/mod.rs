@@ -123,13 +123,13 @@ fn save<T: Transport>(
     connect: impl FnOnce() -> Result<Session<T>, Unreachable>,
 ) -> io::Result<u8> {
     let mut line = vec![b"-S".to_vec()];
-    for word in words.iter().take_while(|word| word.starts_with(b"-")) {
-        if word != b"-n" {
+    for option in words.iter().filter(|word| word.starts_with(b"-")) {
+        if option != b"-n" {
             writeln!(io.stderr, "{SAVE_HELP}")?;
             return Ok(FAILED_LISTING);
         }
         line.truncate(1);
-        line.push(word.clone());
+        line.push(b"-n".to_vec());
     }
     tool(io, b"ipvsadm".to_vec(), &line, connect)
 }

@@ -14,7 +14,7 @@ use super::names::Names;
 use super::options::{Given, GivenSet, OPTIONS, Typed, Verb};
 use super::popt::Parser;
 use super::rules::{self, Tunnel};
-use super::values::{endpoint, inet_aton, ipv4_or_host, leading_number, number};
+use super::values::{endpoint, ipv4_or_host, leading_number, number};
 
 /// Longest time that can be asked for, in seconds: 31 days.
 const MAX_TIMEOUT: u32 = 2_678_400;
@@ -27,6 +27,7 @@ const MAX_SYNC_LEN: u32 = 65507;
 /// Mask of a single IPv6 address.
 const WHOLE_IPV6: u32 = 128;
 
+const TCP: u8 = 6;
 const UDP: u8 = 17;
 
 /// A command line that makes sense.
@@ -247,7 +248,10 @@ impl<'a> Line<'a> {
             Given::OnePacket => self.flags |= ServiceFlags::ONE_PACKET,
             Given::SchedFlags => self.sched_flags = value.to_vec(),
             Given::RealServer => {
-                let endpoint = endpoint(value, self.service.protocol, self.names)
+                // To ipvsadm, a service of a mark is one of TCP.
+                let is_fwmark = self.service.is_fwmark();
+                let protocol = if is_fwmark { TCP } else { self.service.protocol };
+                let endpoint = endpoint(value, protocol, self.names)
                     .ok_or_else(|| Stop::usage("illegal real server address[:port] specified"))?;
                 let (family, addr) = Addr::from_ip(endpoint.ip);
                 let port = endpoint.port.unwrap_or(self.service.port);
@@ -307,8 +311,8 @@ impl<'a> Line<'a> {
     /// The mask of `-M`, read by the family known so far.
     fn netmask(&self, value: &[u8]) -> Result<[u8; 4], Stop> {
         match self.service.family() {
-            Family::V6 => match leading_number(value) {
-                prefix @ 1..=WHOLE_IPV6 => Ok(prefix.to_ne_bytes()),
+            Family::V6 => match u32::try_from(leading_number(value)) {
+                Ok(prefix @ 1..=WHOLE_IPV6) => Ok(prefix.to_ne_bytes()),
                 _ => Err(Stop::usage("illegal ipv6 netmask specified")),
             },
             Family::V4 => {
@@ -420,7 +424,7 @@ fn mcast_group(value: &[u8]) -> Result<IpAddr, Stop> {
     let (ip, family): (Option<IpAddr>, _) = if value.contains(&b':') {
         (text.parse().ok().map(IpAddr::V6), "invalid IPv6 mcast-group")
     } else {
-        (inet_aton(text).map(IpAddr::V4), "invalid IPv4 mcast-group")
+        (text.parse().ok().map(IpAddr::V4), "invalid IPv4 mcast-group")
     };
     ip.filter(IpAddr::is_multicast).ok_or_else(|| Stop::quoted(family, value, ""))
 }

@@ -120,15 +120,14 @@ impl<'a, T: Copy> Parser<'a, T> {
         let (letter, rest) = bundle.split_first().ok_or(Fault::Unknown)?;
         let spec = self.table.iter().find(|spec| spec.short == Some(*letter));
         let spec = spec.ok_or(Fault::Unknown)?;
-        let rest = (!rest.is_empty()).then_some(rest.strip_prefix(b"=").unwrap_or(rest));
         match (rest, spec.value) {
-            (Some([b'=', ..]), Value::None) => Err(Fault::UnwantedValue),
-            (Some(rest), Value::None) => {
+            ([b'=', ..], Value::None) => Err(Fault::UnwantedValue),
+            ([], _) => Ok((spec.meaning, self.value_in_next_word(spec.value)?)),
+            (_, Value::None) => {
                 self.bundle = Some(rest);
                 Ok((spec.meaning, None))
             }
-            (Some(value), _) => Ok((spec.meaning, Some(value))),
-            (None, _) => Ok((spec.meaning, self.value_in_next_word(spec.value)?)),
+            (_, _) => Ok((spec.meaning, Some(rest.strip_prefix(b"=").unwrap_or(rest)))),
         }
     }
 
@@ -208,9 +207,7 @@ mod tests {
         check("-L -w", "L -w: missing argument");
         check("--list=1", "--list=1: option does not take an argument");
         check("--lis", "--lis: unknown option");
-        check("-n=L", "n L");
-        check("-n=", "n -n=: unknown option");
-        check("-n==L", "-n==L: option does not take an argument");
+        check("-Ln=L", "L -Ln=L: option does not take an argument");
     }
 
     #[test]

@@ -20,12 +20,21 @@ pub(crate) fn number(text: &[u8], min: u32, max: u32) -> Option<u32> {
     (value >= min && value <= max && !(is_negative && value > 0)).then_some(value)
 }
 
-/// Number at the start of `text`, 0 if there is none: as C's `atoi` reads it.
-pub(crate) fn leading_number(text: &[u8]) -> u32 {
-    let digits = text.iter().skip_while(|octet| is_space(char::from(**octet)));
-    digits.take_while(|octet| octet.is_ascii_digit()).fold(0_u32, |value, octet| {
-        value.saturating_mul(10).saturating_add(u32::from(octet - b'0'))
-    })
+/// Number at the start of `text`, 0 if there is none: as C's `atoi` reads it on
+/// machines with 64 bits, where a number is cut to the lower 32.
+pub(crate) fn leading_number(text: &[u8]) -> i32 {
+    let text = text.trim_ascii_start();
+    let (digits, sign) = match text.strip_prefix(b"-") {
+        Some(digits) => (digits, -1),
+        None => (text.strip_prefix(b"+").unwrap_or(text), 1),
+    };
+    let digits = digits.iter().take_while(|octet| octet.is_ascii_digit());
+    let value = digits.fold(0_i64, |value, octet| {
+        value.saturating_mul(10).saturating_add(sign * i64::from(octet - b'0'))
+    });
+    #[expect(clippy::cast_possible_truncation, reason = "cut as there")]
+    let value = value as i32;
+    value
 }
 
 /// What C's `isspace` takes for a blank.
@@ -100,8 +109,10 @@ pub(crate) fn endpoint(text: &[u8], protocol: u8, names: &dyn Names) -> Option<E
         let rest = rest.strip_prefix(':')?;
         return match host.parse::<Ipv6Addr>() {
             Ok(ip) => Some(Endpoint { ip: ip.into(), port: Some(port(rest)?) }),
-            // ipvsadm takes an IPv4 address here, but then forgets the port.
-            Err(_) => Some(Endpoint { ip: inet_aton(host)?.into(), port: None }),
+            // ipvsadm takes an IPv4 host here, but then forgets the port.
+            Err(_) => {
+                Some(Endpoint { ip: ipv4_or_host(host.as_bytes(), names)?.into(), port: None })
+            }
         };
     }
     if let Ok(ip) = text.parse::<Ipv6Addr>() {
@@ -211,6 +222,9 @@ mod tests {
     #[test]
     fn a_prefix_length_ends_at_the_first_letter() {
         assert_eq!(leading_number(b"48x"), 48);
+        assert_eq!(leading_number(b" +48"), 48);
+        assert_eq!(leading_number(b"-1"), -1);
         assert_eq!(leading_number(b"x"), 0);
+        assert_eq!(leading_number(b"4294967300"), 4);
     }
 }

@@ -1,9 +1,8 @@
 //! Transcripts: reading them, replaying them in process, and showing where we
 //! differ.
 
-use std::fmt::Write as _;
-
 use ipvs_core::snapshot::Control;
+use similar::TextDiff;
 
 use self::shell::Shell;
 
@@ -99,22 +98,15 @@ fn sorted(block: &Block) -> Block {
     block
 }
 
-/// The lines of a block that differ, `-` as recorded and `+` as ours.
+/// The lines of a block, `-` where recorded only and `+` where ours only.
 fn difference(expect: &Block, got: &Block) -> String {
     let text = |block: &Block| {
-        let stdout = block.stdout.iter().map(|line| format!("1 {line}"));
-        let stderr = block.stderr.iter().map(|line| format!("2 {line}"));
-        let status = std::iter::once(format!("= {}", block.status));
-        stdout.chain(stderr).chain(status).collect::<Vec<_>>()
+        let stdout = block.stdout.iter().map(|line| format!("1 {line}\n"));
+        let stderr = block.stderr.iter().map(|line| format!("2 {line}\n"));
+        stdout.chain(stderr).collect::<String>() + &format!("= {}\n", block.status)
     };
-    let (expect_lines, got_lines) = (text(expect), text(got));
-    let mut report = format!("$ {}\n", expect.command);
-    for line in &expect_lines {
-        let mark = if got_lines.contains(line) { ' ' } else { '-' };
-        writeln!(report, "{mark} {line}").expect("a string can be written to");
-    }
-    for line in got_lines.iter().filter(|line| !expect_lines.contains(line)) {
-        writeln!(report, "+ {line}").expect("a string can be written to");
-    }
-    report
+    let (expect_text, got_text) = (text(expect), text(got));
+    let changes = TextDiff::from_lines(&expect_text, &got_text);
+    let lines = changes.iter_all_changes().map(|change| format!("{} {change}", change.tag()));
+    format!("$ {}\n{}", expect.command, lines.collect::<String>())
 }
