@@ -8,8 +8,12 @@ use std::path::Path;
 use std::process::ExitCode;
 
 use ipvs_cli::adm::{self, Io, names::SystemNames, split_endpoint};
+use ipvs_cli::daemon;
 
-const USAGE: &str = "Usage: ipvs adm ARGUMENTS...    what ipvsadm does (see ipvs adm -h)
+const USAGE: &str = "Usage: ipvs daemon [OPTIONS]    run a director (see ipvs daemon --help)
+       ipvs status              how packets get in, and what became of them
+       ipvs detach              remove the eBPF plane that a daemon left
+       ipvs adm ARGUMENTS...    what ipvsadm does (see ipvs adm -h)
 By another name (ipvsadm, ipvsadm-save, ipvsadm-restore) it is that program.
 ";
 
@@ -25,6 +29,7 @@ fn main() -> ExitCode {
             args.insert(0, "ipvsadm".into());
             ipvsadm(args)
         }
+        Some("daemon" | "detach" | "status") => daemon::run(args),
         Some("-h" | "--help" | "help") => usage(&mut io::stdout(), 0),
         _ => usage(&mut io::stderr(), 2),
     }

@@ -63,17 +63,16 @@ pub struct Maps {
 
 impl Pins {
     /// The pins in `directory`, which is made, and a BPF file system mounted
-    /// above it, if needed.
+    /// on it, if needed.
     pub fn at(directory: &Path) -> Result<Self, StartError> {
         let path = |source| StartError::Path { path: directory.to_owned(), source };
         let existing =
             directory.ancestors().find(|path| path.exists()).unwrap_or_else(|| Path::new("/"));
-        if !is_bpf_fs(existing).map_err(path)? {
-            let mount_point = directory.parent().unwrap_or(directory);
-            std::fs::create_dir_all(mount_point).map_err(path)?;
-            mount_bpf_fs(mount_point)?;
-        }
+        let on_bpf_fs = is_bpf_fs(existing).map_err(path)?;
         std::fs::create_dir_all(directory).map_err(path)?;
+        if !on_bpf_fs {
+            mount_bpf_fs(directory)?;
+        }
         Ok(Self { directory: directory.to_owned() })
     }
 
@@ -195,7 +194,16 @@ impl Pins {
         for path in paths {
             std::fs::remove_file(&path).map_err(|error| failed(&path, error))?;
         }
-        std::fs::remove_dir(&self.directory).map_err(|error| failed(&self.directory, error))
+        match std::fs::remove_dir(&self.directory) {
+            // The file system was mounted for the pins.
+            Err(error) if error.kind() == io::ErrorKind::ResourceBusy => {
+                rustix::mount::unmount(&self.directory, rustix::mount::UnmountFlags::empty())
+                    .map_err(|error| failed(&self.directory, error.into()))?;
+                std::fs::remove_dir(&self.directory)
+            }
+            removed => removed,
+        }
+        .map_err(|error| failed(&self.directory, error))
     }
 
     fn pin_error(&self, name: &str, reason: &dyn ToString) -> StartError {

@@ -1,0 +1,66 @@
+//! `ipvs daemon`, `ipvs detach` and `ipvs status`: the director's process.
+
+mod options;
+mod status;
+
+use std::ffi::OsString;
+use std::fs::OpenOptions;
+use std::io::{self, IsTerminal as _, Write};
+use std::process::ExitCode;
+
+use clap::Parser as _;
+use ipvs_daemon::Daemon;
+use tracing::Level;
+
+use self::options::{Cli, Task};
+
+/// Runs the command line `ipvs SUBCOMMAND …`, the program's name first.
+pub fn run(args: Vec<OsString>) -> ExitCode {
+    let task = match Cli::try_parse_from(args) {
+        Ok(cli) => cli.task,
+        Err(error) => {
+            // Help goes to stdout, mistakes to stderr; nobody may be listening.
+            drop(error.print());
+            return ExitCode::from(u8::try_from(error.exit_code()).unwrap_or(2));
+        }
+    };
+    match task {
+        Task::Daemon(options) => {
+            log_to_stderr(if options.verbose { Level::DEBUG } else { Level::INFO });
+            said("ipvs daemon", daemon(options))
+        }
+        Task::Detach(options) => said("ipvs detach", ipvs_daemon::detach(&options.pins)),
+        Task::Status(options) => said("ipvs status", status::show(&options.socket)),
+    }
+}
+
+/// Starts a daemon, says so, and runs it to its end.
+fn daemon(options: options::Daemon) -> Result<(), Box<dyn std::error::Error>> {
+    let ready = options.ready_fd;
+    let daemon = Daemon::start(&options.into())?;
+    if let Some(number) = ready {
+        // By its path the descriptor need not be taken over from nowhere.
+        let path = format!("/proc/self/fd/{number}");
+        let told = OpenOptions::new().write(true).open(&path);
+        told.and_then(|mut file| file.write_all(b"ready\n"))
+            .map_err(|error| format!("cannot write to descriptor {number} (a pipe?): {error}"))?;
+    }
+    Ok(daemon.run()?)
+}
+
+/// The exit status of a task, whose failure is said on stderr.
+fn said<E: std::fmt::Display>(task: &str, result: Result<(), E>) -> ExitCode {
+    let Err(error) = result else { return ExitCode::SUCCESS };
+    // If nobody listens, the status says it too.
+    let _unheard = writeln!(io::stderr().lock(), "{task}: {error}");
+    ExitCode::FAILURE
+}
+
+fn log_to_stderr(level: Level) {
+    tracing_subscriber::fmt()
+        .with_writer(io::stderr)
+        .with_ansi(io::stderr().is_terminal())
+        .with_max_level(level)
+        .with_target(false)
+        .init();
+}

@@ -1,0 +1,153 @@
+//! The command lines of the director's process.
+
+use std::path::PathBuf;
+
+use clap::{Args, Parser, Subcommand, ValueEnum};
+use ipvs_daemon::{DEFAULT_PINS, DEFAULT_SOCKET, Options, PlaneChoice};
+use ipvs_plane::bpf::AttachMode;
+use ipvs_plane::store::Limits;
+
+#[derive(Debug, Parser)]
+#[command(name = "ipvs", disable_help_subcommand = true)]
+pub(super) struct Cli {
+    #[command(subcommand)]
+    pub(super) task: Task,
+}
+
+#[derive(Debug, Subcommand)]
+pub(super) enum Task {
+    /// Run a director: a data plane, and the socket that configures it
+    Daemon(Daemon),
+    /// Take the eBPF plane off its interfaces and remove it
+    Detach(Detach),
+    /// Show how packets get in, and what became of them
+    Status(Status),
+}
+
+/// A data plane, as it is typed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub(crate) enum Plane {
+    /// eBPF where it can be had, else user space
+    Auto,
+    /// In the kernel, by eBPF: goes on without the daemon
+    Bpf,
+    /// In user space, by packet sockets: ends with the daemon
+    User,
+}
+
+impl From<Plane> for PlaneChoice {
+    fn from(plane: Plane) -> Self {
+        match plane {
+            Plane::Auto => Self::Auto,
+            Plane::Bpf => Self::Bpf,
+            Plane::User => Self::User,
+        }
+    }
+}
+
+#[derive(Debug, Args)]
+pub(super) struct Daemon {
+    /// Data plane
+    #[arg(long, value_enum, default_value_t = Plane::Auto)]
+    plane: Plane,
+    /// Where to listen
+    #[arg(long, value_name = "PATH", env = "IPVS_SOCKET", default_value = DEFAULT_SOCKET)]
+    socket: PathBuf,
+    /// Where the eBPF plane is pinned; a BPF file system is mounted there if there is none
+    #[arg(long, value_name = "DIR", default_value = DEFAULT_PINS)]
+    pins: PathBuf,
+    /// Interface to balance on, and how the eBPF plane attaches to it; all that carry frames
+    /// unless given
+    #[arg(short, long = "interface", value_name = "NAME[:auto|xdp|tc]", value_parser = interface)]
+    interfaces: Vec<(String, AttachMode)>,
+    /// Connections that the table holds
+    #[arg(long, value_name = "N", default_value_t = Limits::default().conns,
+        value_parser = clap::value_parser!(u32).range(1..=1 << 28))]
+    connections: u32,
+    /// Destinations that all services may have together
+    #[arg(long, value_name = "N", default_value_t = Limits::default().dests,
+        value_parser = clap::value_parser!(u32).range(1..=1 << 24))]
+    destinations: u32,
+    /// Write "ready" and a newline to this descriptor, a pipe, once clients are answered
+    #[arg(long, value_name = "FD")]
+    pub(super) ready_fd: Option<u32>,
+    /// Say more of what happens
+    #[arg(short, long)]
+    pub(super) verbose: bool,
+}
+
+impl From<Daemon> for Options {
+    fn from(options: Daemon) -> Self {
+        let Daemon { plane, socket, pins, interfaces, connections, destinations, .. } = options;
+        // An edit of a list takes new places before it gives back the old.
+        let members = destinations.saturating_mul(2);
+        let limits =
+            Limits { conns: connections, dests: destinations, members, ..Limits::default() };
+        Self { plane: plane.into(), socket, pins, interfaces, limits }
+    }
+}
+
+#[derive(Debug, Args)]
+pub(super) struct Detach {
+    /// Where the eBPF plane is pinned
+    #[arg(long, value_name = "DIR", default_value = DEFAULT_PINS)]
+    pub(super) pins: PathBuf,
+}
+
+#[derive(Debug, Args)]
+pub(super) struct Status {
+    /// Where the daemon listens
+    #[arg(long, value_name = "PATH", env = "IPVS_SOCKET", default_value = DEFAULT_SOCKET)]
+    pub(super) socket: PathBuf,
+}
+
+/// An interface's name, and behind a colon how to attach to it.
+fn interface(text: &str) -> Result<(String, AttachMode), String> {
+    let (name, mode) = text.split_once(':').unwrap_or((text, "auto"));
+    let mode = match mode {
+        "auto" => AttachMode::Auto,
+        "xdp" => AttachMode::Xdp,
+        "tc" => AttachMode::Tc,
+        _ => return Err(format!("`{mode}` is none of auto, xdp and tc")),
+    };
+    if name.is_empty() { Err("the name is missing".to_owned()) } else { Ok((name.into(), mode)) }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[track_caller]
+    fn daemon(line: &str) -> Result<Options, String> {
+        match Cli::try_parse_from(line.split(' ')).map(|cli| cli.task) {
+            Ok(Task::Daemon(options)) => Ok(options.into()),
+            Ok(task) => Err(format!("{task:?}")),
+            Err(error) => Err(error.to_string()),
+        }
+    }
+
+    #[test]
+    fn interfaces_have_a_mode_behind_a_colon() {
+        let options = daemon("ipvs daemon -i eth0 -i eth1:xdp --interface br0:tc").unwrap();
+        let expect =
+            [("eth0", AttachMode::Auto), ("eth1", AttachMode::Xdp), ("br0", AttachMode::Tc)];
+        let expect = expect.map(|(name, mode)| (name.to_owned(), mode));
+        assert_eq!(options.interfaces, expect);
+        for wrong in ["eth0:fast", ":tc", ""] {
+            assert!(daemon(&format!("ipvs daemon -i {wrong}")).is_err(), "{wrong:?}");
+        }
+    }
+
+    #[test]
+    fn sizes_are_limits_of_the_tables() {
+        let options = daemon("ipvs daemon --connections 4096 --destinations 10").unwrap();
+        let Limits { conns, dests, members, .. } = options.limits;
+        assert_eq!((conns, dests, members), (4096, 10, 20));
+        assert!(daemon("ipvs daemon --connections 0").is_err());
+    }
+
+    #[test]
+    fn without_options_a_daemon_is_the_default() {
+        assert_eq!(daemon("ipvs daemon --socket /s").unwrap().limits, Limits::default());
+    }
+}

@@ -1,0 +1,178 @@
+//! The daemon: waits for clients, news, signals and the next second, and deals
+//! with each in turn.
+
+use std::os::fd::AsFd as _;
+use std::time::{Duration, Instant};
+
+use nix::sys::signal::{SigSet, Signal};
+use nix::sys::signalfd::{SfdFlags, SignalFd};
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
+use rustix::io::Errno;
+
+use crate::director::{Director, Driven};
+use crate::host::Host;
+use crate::listener::Listener;
+use crate::peer::{Peer, Stay};
+use crate::{DaemonError, Options, start};
+
+/// How often the plane is looked after.
+const TICK: Duration = Duration::from_secs(1);
+/// Clients at a time; others wait to be accepted.
+const MOST_PEERS: usize = 256;
+
+/// A data plane behind its socket.
+#[derive(Debug)]
+pub struct Daemon {
+    director: Director,
+    listener: Listener,
+    peers: Vec<Peer>,
+    host: Option<Host>,
+    signals: SignalFd,
+    next_tick: Instant,
+    /// Nobody is accepted before this time: the last attempt failed.
+    accept_after: Instant,
+}
+
+impl Daemon {
+    /// Starts the plane in the calling thread's network namespace, or takes
+    /// over one that was found running, and opens the socket.
+    ///
+    /// SIGTERM and SIGINT are blocked from here on: [`run`](Self::run) waits
+    /// for them.
+    pub fn start(options: &Options) -> Result<Self, DaemonError> {
+        // Before the plane starts a thread, which inherits what is blocked.
+        let signals = receive_signals()?;
+        let mut listener = Listener::claim(&options.socket)?;
+        let mut director = start::start(options)?;
+        let now = Instant::now();
+        let host = director.needs_news().then(|| Host::listen(now)).transpose();
+        let host = host.map_err(DaemonError::Host)?;
+        for line in director.words() {
+            tracing::info!("{line}");
+        }
+        listener.publish()?;
+        tracing::info!("listening on {}", options.socket.display());
+        let (peers, next_tick) = (Vec::new(), now + TICK);
+        Ok(Self { director, listener, peers, host, signals, next_tick, accept_after: now })
+    }
+
+    /// Answers until SIGTERM or SIGINT.
+    ///
+    /// The eBPF plane goes on without its daemon; the user-space plane ends.
+    pub fn run(mut self) -> Result<(), DaemonError> {
+        while let Some(ready) = self.wait()? {
+            let now = Instant::now();
+            self.serve_peers(&ready.peers, now);
+            if ready.listener {
+                self.accept(now);
+            }
+            self.look_after(ready.host, now)?;
+        }
+        match self.director.driven {
+            Driven::Bpf { .. } => tracing::info!("ended; the eBPF plane goes on without a daemon"),
+            Driven::User(_) => tracing::info!("ended, and the user-space plane with it"),
+        }
+        Ok(())
+    }
+
+    /// Waits until there is something to do; `None` to end.
+    fn wait(&mut self) -> Result<Option<Ready>, DaemonError> {
+        let now = Instant::now();
+        let accepts = self.peers.len() < MOST_PEERS && now >= self.accept_after;
+        let listener = if accepts { PollFlags::IN } else { PollFlags::empty() };
+        let signals = self.signals.as_fd();
+        let mut fds = vec![
+            PollFd::from_borrowed_fd(signals, PollFlags::IN),
+            PollFd::from_borrowed_fd(self.listener.as_fd(), listener),
+        ];
+        fds.extend(self.host.iter().map(|host| PollFd::new(host, PollFlags::IN)));
+        let first_peer = fds.len();
+        fds.extend(self.peers.iter().map(|peer| PollFd::new(peer, peer.interest())));
+        let deadline = self.host.as_ref().and_then(Host::deadline);
+        let deadline = deadline.map_or(self.next_tick, |news| news.min(self.next_tick));
+        let left = Timespec::try_from(deadline.saturating_duration_since(now));
+        match poll(&mut fds, left.ok().as_ref()) {
+            Ok(_) => {}
+            Err(Errno::INTR) => return Ok(Some(Ready::default())),
+            Err(error) => return Err(DaemonError::Wait(error.into())),
+        }
+        let is_ready = |at: usize| fds.get(at).is_some_and(|fd| !fd.revents().is_empty());
+        if is_ready(0) {
+            return Ok(None);
+        }
+        Ok(Some(Ready {
+            listener: is_ready(1),
+            host: self.host.is_some() && is_ready(2),
+            peers: (first_peer..fds.len()).map(is_ready).collect(),
+        }))
+    }
+
+    /// Goes on with the clients that are ready, one datagram each, and parts
+    /// with those that have gone or do not read.
+    fn serve_peers(&mut self, ready: &[bool], now: Instant) {
+        let Self { peers, director, .. } = self;
+        let mut ready = ready.iter();
+        peers.retain_mut(|peer| {
+            if ready.next() == Some(&true) && peer.go_on(director, now) == Stay::No {
+                return false;
+            }
+            let alive = peer.is_alive(now);
+            if !alive {
+                tracing::warn!("a client does not read its answers: hung up");
+            }
+            alive
+        });
+    }
+
+    /// Lets the clients in that wait.
+    fn accept(&mut self, now: Instant) {
+        while self.peers.len() < MOST_PEERS {
+            match self.listener.accept() {
+                Ok(Some(socket)) => self.peers.push(Peer::new(socket, now)),
+                Ok(None) => return,
+                Err(error) => {
+                    tracing::warn!(%error, "cannot accept a client");
+                    self.accept_after = now + TICK;
+                    return;
+                }
+            }
+        }
+    }
+
+    /// Tells the plane what has happened, and gives it its second.
+    fn look_after(&mut self, news: bool, now: Instant) -> Result<(), DaemonError> {
+        if let Some(host) = &mut self.host {
+            if news {
+                host.hear().map_err(DaemonError::Host)?;
+            }
+            if host.tells(now) {
+                tracing::debug!("routes, addresses or neighbours changed");
+                self.director.plane().host_changed();
+            }
+        }
+        if now >= self.next_tick {
+            if !self.director.is_running() {
+                return Err(DaemonError::PlaneEnded);
+            }
+            self.director.plane().tick();
+            self.next_tick = now + TICK;
+        }
+        Ok(())
+    }
+}
+
+/// What can be gone on with.
+#[derive(Debug, Default)]
+struct Ready {
+    listener: bool,
+    host: bool,
+    peers: Vec<bool>,
+}
+
+/// Has the signals that end a daemon come by a descriptor.
+fn receive_signals() -> Result<SignalFd, DaemonError> {
+    let failed = |errno: nix::Error| DaemonError::Signals(errno.into());
+    let ending: SigSet = [Signal::SIGTERM, Signal::SIGINT].into_iter().collect();
+    ending.thread_block().map_err(failed)?;
+    SignalFd::with_flags(&ending, SfdFlags::SFD_CLOEXEC | SfdFlags::SFD_NONBLOCK).map_err(failed)
+}

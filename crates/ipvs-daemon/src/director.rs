@@ -1,0 +1,104 @@
+//! The plane that this daemon drives, as clients see it.
+
+use ipvs_core::command::Command;
+use ipvs_core::service::ServiceKey;
+use ipvs_core::snapshot::{ConnStatus, Control, DestStatus, Refused, ServiceStatus, Timeouts};
+use ipvs_core::verdict::Reason;
+use ipvs_plane::bpf::BpfPlane;
+use ipvs_plane::plane::Plane;
+use ipvs_plane::user::UserPlane;
+
+use crate::pins::PinsLock;
+
+/// One of the two planes.
+#[derive(Debug)]
+pub(crate) enum Driven {
+    /// In the kernel.
+    Bpf {
+        /// The plane.
+        plane: Box<BpfPlane>,
+        /// What keeps other daemons from it.
+        _lock: PinsLock,
+    },
+    /// In this process.
+    User(UserPlane),
+}
+
+/// A plane and why it is this one.
+#[derive(Debug)]
+pub(crate) struct Director {
+    pub(crate) driven: Driven,
+    /// Which plane it is, and why.
+    pub(crate) choice: String,
+}
+
+impl Director {
+    pub(crate) fn plane(&mut self) -> &mut dyn Plane {
+        match &mut self.driven {
+            Driven::Bpf { plane, .. } => plane.as_mut(),
+            Driven::User(plane) => plane,
+        }
+    }
+
+    /// Whether packets are still balanced.
+    pub(crate) fn is_running(&self) -> bool {
+        match &self.driven {
+            Driven::Bpf { .. } => true,
+            Driven::User(plane) => plane.is_running(),
+        }
+    }
+
+    /// Whether somebody has to tell the plane what happens to the host.
+    pub(crate) fn needs_news(&self) -> bool {
+        matches!(self.driven, Driven::Bpf { .. })
+    }
+
+    /// All that there is to say of the plane, line by line.
+    pub(crate) fn words(&mut self) -> Vec<String> {
+        let mut lines = vec![self.choice.clone()];
+        lines.extend(self.plane().report());
+        lines
+    }
+}
+
+impl Control for Director {
+    fn apply(&mut self, commands: &[Command]) -> Result<(), Refused> {
+        self.plane().apply(commands)
+    }
+
+    fn services(&mut self, each: &mut dyn FnMut(ServiceStatus)) {
+        self.plane().services(each);
+    }
+
+    fn service(&mut self, key: &ServiceKey) -> Option<ServiceStatus> {
+        self.plane().service(key)
+    }
+
+    fn dests(&mut self, key: &ServiceKey, each: &mut dyn FnMut(DestStatus)) -> bool {
+        self.plane().dests(key, each)
+    }
+
+    fn connections(&mut self, each: &mut dyn FnMut(ConnStatus)) {
+        self.plane().connections(each);
+    }
+
+    fn timeouts(&mut self) -> Timeouts {
+        self.plane().timeouts()
+    }
+
+    fn table_size(&self) -> u32 {
+        match &self.driven {
+            Driven::Bpf { plane, .. } => plane.table_size(),
+            Driven::User(plane) => plane.table_size(),
+        }
+    }
+
+    fn describe(&mut self, each: &mut dyn FnMut(&str)) {
+        each(&format!("daemon: process {}", std::process::id()));
+        self.words().iter().for_each(|line| each(line));
+    }
+
+    fn packets_by_reason(&mut self, each: &mut dyn FnMut(Reason, u64)) {
+        self.plane().reasons().into_iter().for_each(|(reason, packets)| each(reason, packets));
+    }
+}

@@ -1,0 +1,51 @@
+//! What a daemon is started with.
+
+use std::path::PathBuf;
+
+use ipvs_plane::bpf::AttachMode;
+use ipvs_plane::store::Limits;
+
+/// Where the daemon listens unless told otherwise.
+pub const DEFAULT_SOCKET: &str = "/run/ipvs/ipvs.sock";
+/// Where the eBPF plane is pinned unless told otherwise.
+pub const DEFAULT_PINS: &str = "/run/ipvs/bpf";
+
+/// Which data plane is wanted.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum PlaneChoice {
+    /// The eBPF plane where it can be had, else the one in user space.
+    #[default]
+    Auto,
+    /// The eBPF plane.
+    Bpf,
+    /// The user-space plane.
+    User,
+}
+
+/// What a daemon is started with.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Options {
+    /// Which plane.
+    pub plane: PlaneChoice,
+    /// Where to listen.
+    pub socket: PathBuf,
+    /// Where the eBPF plane is pinned.
+    pub pins: PathBuf,
+    /// Interfaces, and how the eBPF plane attaches to each; none means all
+    /// that carry frames.
+    pub interfaces: Vec<(String, AttachMode)>,
+    /// Sizes of the tables; a plane that is found running keeps its own.
+    pub limits: Limits,
+}
+
+impl Default for Options {
+    fn default() -> Self {
+        Self {
+            plane: PlaneChoice::default(),
+            socket: DEFAULT_SOCKET.into(),
+            pins: DEFAULT_PINS.into(),
+            interfaces: Vec::new(),
+            limits: Limits::default(),
+        }
+    }
+}
