@@ -22,7 +22,12 @@ impl PinsLock {
     pub(crate) fn take(directory: &Path) -> Result<Self, DaemonError> {
         Pins::at(directory)?;
         let lock = |source| DaemonError::Lock { path: directory.to_owned(), source };
-        let file = File::open(directory).map_err(lock)?;
+        let file = File::open(directory).map_err(|source| match source.kind() {
+            io::ErrorKind::PermissionDenied => {
+                StartError::NotPermitted { what: "opening the directory of the pins" }.into()
+            }
+            _ => lock(source),
+        })?;
         match flock(&file, FlockOperation::NonBlockingLockExclusive) {
             Ok(()) => Ok(Self { _directory: file }),
             Err(rustix::io::Errno::WOULDBLOCK) => Err(DaemonError::PinsInUse(directory.to_owned())),

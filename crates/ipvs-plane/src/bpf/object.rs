@@ -188,6 +188,8 @@ impl Pins {
             std::fs::read_dir(&self.directory).map_err(|error| failed(&self.directory, error))?;
         // Links first, so that no packet meets half of the rest.
         let mut paths: Vec<PathBuf> = entries.filter_map(|e| Some(e.ok()?.path())).collect();
+        // Of the kernel, at the root of a BPF file system; nobody can remove them.
+        paths.retain(|path| path.extension().is_none_or(|extension| extension != "debug"));
         paths.sort_by_key(|path| {
             !path.file_name().is_some_and(|name| name.as_bytes().starts_with(b"link-"))
         });
