@@ -46,19 +46,18 @@ impl Endpoint {
             }
         };
         let opened = transport.map_err(ClientError::from).and_then(Session::open);
-        opened.map_err(|cause| Unreachable { cause, advice: self.advice() })
+        opened.map_err(|cause| Unreachable { advice: self.advice(&cause), cause })
     }
 
-    /// What to look at when nobody answers there.
-    fn advice(&self) -> String {
-        match self {
-            Self::Daemon(path) => {
-                format!("Is `ipvs daemon' running, with its socket at {}?", path.display())
+    /// What to look at when there is no good answer from there.
+    fn advice(&self, cause: &ClientError) -> String {
+        match (self, cause) {
+            (Self::Daemon(path), ClientError::Io(_)) => {
+                format!("Is `ipvs daemon' running, and may you open its socket {}?", path.display())
             }
-            Self::Kernel => {
-                "Are you sure that IP Virtual Server is built in the kernel or as module?"
-                    .to_owned()
-            }
+            // The words of the kernel's tool, for what a kernel answers too.
+            _ => "Are you sure that IP Virtual Server is built in the kernel or as module?"
+                .to_owned(),
         }
     }
 }

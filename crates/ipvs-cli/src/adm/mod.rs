@@ -5,6 +5,7 @@
 //! and names, and a way to reach a director, and returns the exit status.
 
 use std::ffi::OsString;
+use std::fmt;
 use std::io::{self, BufRead, Write};
 use std::os::unix::ffi::OsStrExt;
 
@@ -80,6 +81,30 @@ pub struct Unreachable {
     pub advice: String,
 }
 
+impl fmt::Display for Unreachable {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let cause = errors::system_text(&self.cause);
+        write!(f, "Can't initialize ipvs: {cause}\n{}", self.advice)
+    }
+}
+
+impl Unreachable {
+    /// Says so, and returns the exit status. Where nobody listens, help is
+    /// given all the same; a director that refuses is treated as a kernel that
+    /// does.
+    fn report(&self, io: &mut Io<'_>, words: &[Vec<u8>]) -> io::Result<u8> {
+        match (&self.cause, parse::parse(words, io.names)) {
+            (ClientError::Io(_), Err(Stop::Help)) => io.stdout.write_all(HELP.as_bytes())?,
+            (ClientError::Io(_), Err(Stop::Version)) => writeln!(io.stdout, "{VERSION}")?,
+            _ => {
+                writeln!(io.stderr, "{self}")?;
+                return Ok(USAGE);
+            }
+        }
+        Ok(0)
+    }
+}
+
 /// Runs `ipvsadm`, `ipvsadm-save` or `ipvsadm-restore`, whichever the last part
 /// of the first argument says, and returns the exit status.
 pub fn run<T: Transport>(
@@ -105,14 +130,14 @@ pub fn run<T: Transport>(
 
 /// `ipvsadm`.
 fn tool<T: Transport>(
-    io: Io<'_>,
+    mut io: Io<'_>,
     program: Vec<u8>,
     words: &[Vec<u8>],
     connect: impl FnOnce() -> Result<Session<T>, Unreachable>,
 ) -> io::Result<u8> {
-    match Tool::start(io, program, connect)? {
-        Some(mut tool) => Ok(tool.line(words, false)?.status()),
-        None => Ok(USAGE),
+    match connect() {
+        Ok(session) => Ok(Tool { io, program, session }.line(words, false)?.status()),
+        Err(unreachable) => unreachable.report(&mut io, words),
     }
 }
 
@@ -137,12 +162,21 @@ fn save<T: Transport>(
 /// `ipvsadm-restore`: empties the table and reads the input but for comments.
 /// It looks at no arguments.
 fn restore_anew<T: Transport>(
-    io: Io<'_>,
+    mut io: Io<'_>,
     connect: impl FnOnce() -> Result<Session<T>, Unreachable>,
 ) -> io::Result<u8> {
-    let Some(mut tool) = Tool::start(io, b"ipvsadm".to_vec(), connect)? else { return Ok(USAGE) };
-    tool.line(&[b"-C".to_vec()], false)?;
-    tool.restore(true).map(Outcome::status)
+    match connect() {
+        Ok(session) => {
+            let mut tool = Tool { io, program: b"ipvsadm".to_vec(), session };
+            tool.line(&[b"-C".to_vec()], false)?;
+            tool.restore(true).map(Outcome::status)
+        }
+        Err(unreachable) => {
+            // There, each of the two programs of the script says so.
+            writeln!(io.stderr, "{unreachable}")?;
+            unreachable.report(&mut io, &[])
+        }
+    }
 }
 
 /// What a command line came to.
@@ -169,23 +203,7 @@ struct Tool<'a, T> {
     session: Session<T>,
 }
 
-impl<'a, T: Transport> Tool<'a, T> {
-    /// Reaches the director; without one says so and returns nothing.
-    fn start(
-        io: Io<'a>,
-        program: Vec<u8>,
-        connect: impl FnOnce() -> Result<Session<T>, Unreachable>,
-    ) -> io::Result<Option<Self>> {
-        match connect() {
-            Ok(session) => Ok(Some(Self { io, program, session })),
-            Err(Unreachable { cause, advice }) => {
-                let cause = errors::system_text(&cause);
-                writeln!(io.stderr, "Can't initialize ipvs: {cause}\n{advice}")?;
-                Ok(None)
-            }
-        }
-    }
-
+impl<T: Transport> Tool<'_, T> {
     /// Carries out one command line; within a restore there is no other.
     fn line(&mut self, words: &[Vec<u8>], restoring: bool) -> io::Result<Outcome> {
         let line = match parse::parse(words, self.io.names) {

@@ -1,0 +1,185 @@
+//! The binary itself, against a socket served in this process.
+#![expect(clippy::tests_outside_test_module, reason = "the whole file is a test module")]
+
+use std::fs;
+use std::io::Write;
+use std::os::fd::OwnedFd;
+use std::os::unix::fs::symlink;
+use std::path::{Path, PathBuf};
+use std::process::{Command, Output, Stdio};
+use std::thread;
+
+use ipvs_netlink::serve;
+use rustix::net::{
+    AddressFamily, RecvFlags, SendFlags, SocketAddrUnix, SocketFlags, SocketType, accept, bind,
+    listen, recv, send, socket_with,
+};
+use small_table::SmallTable;
+
+#[path = "../../ipvs-netlink/tests/support/mod.rs"]
+mod small_table;
+
+const HEADER: &str = "IP Virtual Server version 1.2.1 (size=4096)
+Prot LocalAddress:Port Scheduler Flags
+  -> RemoteAddress:Port           Forward Weight ActiveConn InActConn
+";
+
+/// A director behind a socket, and the tool under its names, in a folder of
+/// their own.
+struct World {
+    folder: PathBuf,
+}
+
+impl World {
+    fn new(name: &str) -> Self {
+        let folder = std::env::temp_dir().join(format!("ipvs-cli-{name}-{}", std::process::id()));
+        fs::create_dir_all(&folder).expect("a folder");
+        for name in ["ipvsadm", "ipvsadm-save", "ipvsadm-restore"] {
+            symlink(env!("CARGO_BIN_EXE_ipvs"), folder.join(name)).expect("a link");
+        }
+        Self { folder }
+    }
+
+    /// Begins to serve an empty table, one client after another.
+    fn serve(&self) {
+        let kind = SocketType::SEQPACKET;
+        let socket = socket_with(AddressFamily::UNIX, kind, SocketFlags::CLOEXEC, None);
+        let socket = socket.expect("a socket");
+        let addr = SocketAddrUnix::new(self.socket()).expect("a short path");
+        bind(&socket, &addr).expect("a name for the socket");
+        listen(&socket, 8).expect("a socket that listens");
+        thread::spawn(move || {
+            let mut table = SmallTable::default();
+            while let Ok(client) = accept(&socket) {
+                serve_client(&client, &mut table);
+            }
+        });
+    }
+
+    fn socket(&self) -> PathBuf {
+        self.folder.join("sock")
+    }
+
+    /// Runs the program called `name`, with this on its standard input.
+    fn run(&self, name: &str, args: &[&str], input: &str) -> Output {
+        let mut child = Command::new(self.folder.join(name))
+            .args(args)
+            .env("IPVS_SOCKET", self.socket())
+            .stdin(Stdio::piped())
+            .stdout(Stdio::piped())
+            .stderr(Stdio::piped())
+            .spawn()
+            .expect("the program starts");
+        let mut stdin = child.stdin.take().expect("a pipe");
+        // A program that does not read its input may be gone already.
+        drop(stdin.write_all(input.as_bytes()));
+        drop(stdin);
+        child.wait_with_output().expect("the program ends")
+    }
+
+    /// Checks what a program prints and its exit status.
+    #[track_caller]
+    fn check(
+        &self,
+        name: &str,
+        args: &[&str],
+        input: &str,
+        (stdout, stderr, status): (&str, &str, i32),
+    ) {
+        let output = self.run(name, args, input);
+        let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
+        let got = (text(&output.stdout), text(&output.stderr), output.status.code());
+        assert_eq!(got, (stdout.to_owned(), stderr.to_owned(), Some(status)));
+    }
+}
+
+impl Drop for World {
+    fn drop(&mut self) {
+        drop(fs::remove_dir_all(&self.folder));
+    }
+}
+
+fn serve_client(client: &OwnedFd, table: &mut SmallTable) {
+    let mut buffer = vec![0; 65536];
+    while let Ok((_, len)) = recv(client, buffer.as_mut_slice(), RecvFlags::empty()) {
+        let Some(request) = buffer.get(..len).filter(|request| !request.is_empty()) else { break };
+        serve(request, table, &mut |reply| {
+            // A client that has hung up needs no answer.
+            let _ = send(client, reply, SendFlags::NOSIGNAL);
+        });
+    }
+}
+
+#[test]
+fn the_programs_change_and_show_a_table_over_the_socket() {
+    let world = World::new("table");
+    world.serve();
+    world.check("ipvsadm", &["-A", "-t", "192.0.2.10:80", "-s", "rr"], "", ("", "", 0));
+    let taken = ("", "Service already exists\n", 255);
+    world.check("ipvsadm", &["-A", "-t", "192.0.2.10:80"], "", taken);
+    let line = format!("{HEADER}TCP  192.0.2.10:80 rr\n");
+    world.check("ipvsadm", &["-Ln"], "", (&line, "", 0));
+    world.check("ipvsadm-save", &["-n"], "", ("-A -t 192.0.2.10:80 -s rr\n", "", 0));
+    let lines = "# saved\n-A -u 192.0.2.11:53 -s wlc\n-a -u 192.0.2.11:53 -r 10.1.0.11 -m\n";
+    world.check("ipvsadm-restore", &[], lines, ("", "", 0));
+    let saved = "-A -u 192.0.2.11:53 -s wlc\n-a -u 192.0.2.11:53 -r 10.1.0.11:53 -m -w 1\n";
+    world.check("ipvsadm", &["-S", "-n"], "", (saved, "", 0));
+    world.check(
+        "ipvsadm",
+        &["-C", "-n"],
+        "",
+        ("", "Illegal 'numeric' option with the 'flush' command\n", 2),
+    );
+}
+
+#[test]
+fn the_socket_can_be_named_before_the_command() {
+    let world = World::new("option");
+    world.serve();
+    let output = Command::new(env!("CARGO_BIN_EXE_ipvs"))
+        .args(["adm", "--socket"])
+        .arg(world.socket())
+        .arg("-Ln")
+        .env("IPVS_SOCKET", "/nonexistent")
+        .output()
+        .expect("the program runs");
+    assert_eq!(String::from_utf8_lossy(&output.stdout), HEADER);
+}
+
+#[test]
+fn without_a_director_the_tool_says_where_it_looked() {
+    let world = World::new("none");
+    let socket = world.socket();
+    let text = format!(
+        "Can't initialize ipvs: No such file or directory\n\
+        Is `ipvs daemon' running, and may you open its socket {}?\n",
+        socket.display()
+    );
+    world.check("ipvsadm", &["-Ln"], "", ("", &text, 2));
+    world.check("ipvsadm-save", &[], "", ("", &text, 2));
+    let version = "ipvsadm v1.31 2019/12/24 (compiled with popt and IPVS v1.2.1)\n";
+    world.check("ipvsadm", &["-v"], "", (version, "", 0));
+}
+
+#[test]
+fn a_reader_that_has_had_enough_is_no_failure() {
+    let world = World::new("pipe");
+    world.serve();
+    let lines = (1..3000).map(|port| format!("-A -t 192.0.2.10:{port}\n"));
+    let lines = lines.collect::<Vec<_>>().concat();
+    world.check("ipvsadm", &["-R"], &lines, ("", "", 0));
+    let line = format!("'{}' -Ln | head -n 1; echo ${{PIPESTATUS[0]}}", path(&world, "ipvsadm"));
+    let output = Command::new("bash")
+        .args(["-c", &line])
+        .env("IPVS_SOCKET", world.socket())
+        .output()
+        .expect("a shell");
+    let expect = "IP Virtual Server version 1.2.1 (size=4096)\n0\n";
+    assert_eq!(String::from_utf8_lossy(&output.stdout), expect);
+    assert_eq!(String::from_utf8_lossy(&output.stderr), "");
+}
+
+fn path(world: &World, name: &str) -> String {
+    let path: &Path = &world.folder.join(name);
+    path.display().to_string()
+}
