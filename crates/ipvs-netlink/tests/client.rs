@@ -165,7 +165,7 @@ fn the_plane_is_described_in_lines_and_reasons() {
     table.lines = vec!["eth0: XDP"; 3000];
     table.packets = vec![(Reason::NoService, 7), (Reason::Forwarded, u64::MAX)];
     let status = Client::new(LocalTransport::new(&mut table)).unwrap().status().unwrap();
-    assert_eq!(status.lines, ["eth0: XDP"; 3000]);
+    assert_eq!(status.lines, vec!["eth0: XDP"; 3000]);
     let expect = [("no_service".to_owned(), 7), ("forwarded".to_owned(), u64::MAX)];
     assert_eq!(status.packets, expect);
 }
