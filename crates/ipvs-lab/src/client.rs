@@ -8,6 +8,8 @@ use std::{
 
 use socket2::{Domain, Socket, Type};
 
+use crate::Seen;
+
 /// Why a request got no answer, or a wrong one.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
@@ -46,6 +48,8 @@ impl From<io::Error> for RequestError {
 pub struct Response {
     /// The value of `X-Real-Server`: who answered; empty if the header is missing.
     pub server: String,
+    /// The value of `X-Seen`, if it is there.
+    pub seen: Option<Seen>,
     /// The status code.
     pub status: u16,
     /// The body.
@@ -155,8 +159,8 @@ impl HttpClient {
         if self.keeps && answer.keep_alive {
             self.kept = Some((to, stream));
         }
-        let Answer { server, status, body, .. } = answer;
-        Ok(Response { server, status, body, latency, local })
+        let Answer { server, seen, status, body, .. } = answer;
+        Ok(Response { server, seen, status, body, latency, local })
     }
 }
 
@@ -191,6 +195,7 @@ fn left_until(deadline: Instant) -> Result<Duration, RequestError> {
 
 struct Answer {
     server: String,
+    seen: Option<Seen>,
     status: u16,
     body: Vec<u8>,
     keep_alive: bool,
@@ -249,6 +254,7 @@ fn parse_answer(bytes: &[u8]) -> Result<Option<(Answer, usize, usize)>, RequestE
         .ok_or(RequestError::BadAnswer("it does not say its length"))?;
     let answer = Answer {
         server: header("X-Real-Server").unwrap_or_default().to_owned(),
+        seen: header("X-Seen").and_then(|text| text.parse().ok()),
         status: parsed.code.unwrap_or_default(),
         body: Vec::new(),
         keep_alive: header("Connection").is_none_or(|text| !text.eq_ignore_ascii_case("close")),
@@ -261,6 +267,8 @@ fn parse_answer(bytes: &[u8]) -> Result<Option<(Answer, usize, usize)>, RequestE
 pub struct UdpAnswer {
     /// Who answered.
     pub server: String,
+    /// Which addresses it saw.
+    pub seen: Seen,
     /// From before the datagram was sent until the answer was there.
     pub latency: Duration,
     /// The client's address and port.
@@ -301,18 +309,19 @@ impl UdpClient {
             self.0.set_read_timeout(Some(left_until(deadline)?))?;
             let length = self.0.recv(&mut answer)?;
             let answer = answer.get(..length).unwrap_or_default();
-            if let Some(server) = answering_server(answer, payload) {
+            if let Some((server, seen)) = answering_server(answer, payload) {
                 let local = self.0.local_addr()?;
-                return Ok(UdpAnswer { server, latency: start.elapsed(), local });
+                return Ok(UdpAnswer { server, seen, latency: start.elapsed(), local });
             }
         }
     }
 }
 
-/// Returns the name before the blank if what follows is the payload.
-fn answering_server(answer: &[u8], payload: &[u8]) -> Option<String> {
-    let name = answer.strip_suffix(payload)?.strip_suffix(b" ")?;
-    str::from_utf8(name).ok().filter(|name| !name.contains(' ')).map(str::to_owned)
+/// Returns the name and the addresses before the last blank if what follows is the payload.
+fn answering_server(answer: &[u8], payload: &[u8]) -> Option<(String, Seen)> {
+    let head = answer.strip_suffix(payload)?.strip_suffix(b" ")?;
+    let (name, seen) = str::from_utf8(head).ok()?.split_once(' ')?;
+    Some((name.to_owned(), seen.parse().ok()?))
 }
 
 /// Sends one datagram from a new port and waits for the answer.
@@ -343,8 +352,10 @@ mod tests {
 
     #[test]
     fn a_late_answer_to_another_datagram_does_not_count() {
-        assert_eq!(answering_server(b"rs1 ping 7", b"ping 7"), Some("rs1".to_owned()));
-        assert_eq!(answering_server(b"rs1 ping 6", b"ping 7"), None);
-        assert_eq!(answering_server(b"rs1 ping 77", b"7"), None);
+        let answer = |payload| format!("rs1 192.0.2.2:5000 10.1.0.11:80 {payload}").into_bytes();
+        let seen = "192.0.2.2:5000 10.1.0.11:80".parse().unwrap();
+        assert_eq!(answering_server(&answer("ping 7"), b"ping 7"), Some(("rs1".to_owned(), seen)));
+        assert_eq!(answering_server(&answer("ping 6"), b"ping 7"), None);
+        assert_eq!(answering_server(&answer("ping 77"), b"7"), None);
     }
 }

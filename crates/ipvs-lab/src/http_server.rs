@@ -19,7 +19,7 @@ use nix::{
 use socket2::{Domain, Protocol, Socket, Type};
 
 use crate::{
-    Fnv1a, Namespace, Pattern,
+    Fnv1a, Namespace, Pattern, Seen,
     error::{Doing, Result},
 };
 
@@ -28,7 +28,7 @@ const MAX_HEAD: usize = 16 * 1024;
 
 /// An HTTP/1.1 server on the wildcard address of a namespace, IPv4 and IPv6, with keep-alive.
 ///
-/// Every answer carries `X-Real-Server: NAME`.
+/// Every answer carries `X-Real-Server: NAME` and `X-Seen: CLIENT AT`, see [`Seen`].
 ///
 /// | request | answer |
 /// |---|---|
@@ -236,9 +236,11 @@ impl Shared {
         };
         write!(
             out,
-            "HTTP/1.1 {}\r\nX-Real-Server: {}\r\nContent-Length: {length}\r\nConnection: {}\r\n\r\n",
+            "HTTP/1.1 {}\r\nX-Real-Server: {}\r\nX-Seen: {}\r\nContent-Length: {length}\r\n\
+             Connection: {}\r\n\r\n",
             answer.status,
             self.name,
+            Seen::new(stream.peer_addr()?, stream.local_addr()?),
             if close { "close" } else { "keep-alive" },
         )?;
         match &answer.body {

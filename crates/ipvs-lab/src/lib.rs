@@ -9,6 +9,7 @@
 //!   that can be reached by masquerading, direct routing and tunnels, IPv4 and IPv6.
 //! * [`HttpServer`], [`UdpEcho`], [`Decapsulator`]: what a real server runs.
 //! * [`HttpClient`], [`UdpClient`], [`udp_exchange`]: what a client does.
+//! * [`Seen`]: which addresses a real server saw, as it tells the client.
 //! * [`enter_user_namespace`]: root's rights for a process without any.
 //! * [`testing::isolated`]: runs a test body as root, or in a user namespace, or says loudly
 //!   that it was skipped.
@@ -57,6 +58,7 @@ mod netlink;
 mod outer;
 mod pattern;
 mod route;
+mod seen;
 mod sys;
 pub mod testing;
 mod topology;
@@ -77,6 +79,7 @@ pub use self::{
     namespace::Namespace,
     pattern::{Fnv1a, Pattern},
     route::Route,
+    seen::Seen,
     topology::{Plan, RealServer, Segment, ServerHost, Topology, VIP4, VIP6},
     udp_echo::UdpEcho,
     userns::{can_make_namespaces, enter_private_mounts, enter_user_namespace},

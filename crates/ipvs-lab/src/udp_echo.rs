@@ -1,4 +1,4 @@
-//! The UDP service of a real server: it answers with its name and the datagram.
+//! The UDP service of a real server: it answers with its name, what it sees, and the datagram.
 
 use std::{
     io::{self, IoSlice, IoSliceMut},
@@ -24,12 +24,13 @@ use nix::{
 use socket2::{Domain, Protocol, Socket, Type};
 
 use crate::{
-    Namespace,
+    Namespace, Seen,
     error::{Doing, Result},
 };
 
 /// A UDP server on the wildcard address of a namespace, IPv4 and IPv6, that answers every
-/// datagram with `NAME`, a blank and the datagram, from the address the datagram was sent to.
+/// datagram with `NAME CLIENT AT`, a blank and the datagram, from the address the datagram was sent
+/// to; see [`Seen`] for the two addresses.
 ///
 /// It stops when dropped.
 #[derive(Debug)]
@@ -41,6 +42,7 @@ pub struct UdpEcho {
 #[derive(Debug)]
 struct Shared {
     name: String,
+    port: u16,
     stop: EventFd,
     answered: AtomicU64,
 }
@@ -52,6 +54,7 @@ impl UdpEcho {
         let socket = namespace.run(|| open(port))?.doing(doing)?;
         let shared = Arc::new(Shared {
             name: name.to_owned(),
+            port,
             stop: EventFd::new().doing(doing)?,
             answered: AtomicU64::new(0),
         });
@@ -132,12 +135,19 @@ impl Shared {
             _ => None,
         });
         let (client, length) = (received.address, received.bytes);
+        let seen = client.zip(sent_to).map(|(client, at)| {
+            let at = Ipv6Addr::from(at.ipi6_addr.s6_addr);
+            Seen::new((client.ip(), client.port()).into(), (at, self.port).into()).to_string()
+        });
+        let seen = seen.unwrap_or_default();
         // Only the address is wanted: the answer leaves by the route, not by the interface that
         // the datagram came in by (which may be that of a decapsulator).
         let source = sent_to.map(|info| libc::in6_pktinfo { ipi6_ifindex: 0, ..info });
         let control: Vec<_> = source.iter().map(ControlMessage::Ipv6PacketInfo).collect();
         let answer = [
             IoSlice::new(self.name.as_bytes()),
+            IoSlice::new(b" "),
+            IoSlice::new(seen.as_bytes()),
             IoSlice::new(b" "),
             IoSlice::new(datagram.get(..length).unwrap_or_default()),
         ];

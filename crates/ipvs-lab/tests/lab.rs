@@ -8,8 +8,8 @@ use std::{
 };
 
 use ipvs_lab::{
-    End, Fnv1a, HttpClient, MacAddr, Namespace, Offload, Pattern, Plan, UdpClient, VIP4, VIP6,
-    testing::isolated, udp_exchange, veth,
+    End, Fnv1a, HttpClient, MacAddr, Namespace, Offload, Pattern, Plan, Seen, UdpClient, VIP4,
+    VIP6, testing::isolated, udp_exchange, veth,
 };
 
 const TIMEOUT: Duration = Duration::from_secs(5);
@@ -27,8 +27,12 @@ fn a_client_reaches_every_real_server_by_http_and_udp() {
                     lab.client().run(|| HttpClient::new().get(to, TIMEOUT)).unwrap().unwrap();
                 assert_eq!((answer.status, answer.server.as_str()), (200, server.host.name()));
                 assert_eq!(answer.local.ip(), lab.client_address(address));
+                assert_eq!(answer.seen, Some(Seen { client: answer.local, at: to }));
                 let answer = lab.client().run(|| udp_exchange(to, b"ping", TIMEOUT)).unwrap();
-                assert_eq!(answer.unwrap().server, server.host.name());
+                let answer = answer.unwrap();
+                assert_eq!(answer.server, server.host.name());
+                let client = SocketAddr::new(lab.client_address(address), answer.local.port());
+                assert_eq!(answer.seen, Seen { client, at: to });
             }
             assert_eq!((server.http.requests(), server.udp.datagrams()), (2, 2));
         }
@@ -55,9 +59,10 @@ fn a_real_server_answers_for_the_vip_past_the_director() {
             // A dead director proves that the answers go another way.
             lab.director_client_side().down().unwrap();
             let answer = lab.client().run(|| HttpClient::new().get(to, TIMEOUT)).unwrap();
-            assert_eq!(answer.unwrap().server, host.name());
-            let answer = lab.client().run(|| udp_exchange(to, b"ping", TIMEOUT)).unwrap();
-            assert_eq!(answer.unwrap().server, host.name());
+            let answer = answer.unwrap();
+            assert_eq!((answer.server.as_str(), answer.seen.unwrap().at), (host.name(), to));
+            let answer = lab.client().run(|| udp_exchange(to, b"ping", TIMEOUT)).unwrap().unwrap();
+            assert_eq!((answer.server.as_str(), answer.seen.at), (host.name(), to));
         }
     });
 }
