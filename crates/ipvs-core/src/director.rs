@@ -9,21 +9,18 @@ use ipvs_wire::transport::protocol;
 use ipvs_wire::{Buffer, Fragment, Headers, ParseError, ethernet};
 
 use crate::addr::{Addr, Family};
+use crate::admit;
 use crate::conn::{Conn, ConnFlags, ConnId, Found, NONE, Tuple};
-use crate::dest::{Dest, DestId, ForwardingMethod};
+use crate::dest::Dest;
 use crate::expiry;
 use crate::forward::{self, reject};
 use crate::hop::{self, RouteQuery, Way, WayKind};
 use crate::proto::{self, Direction};
-use crate::sched;
-use crate::service::{Service, ServiceFlags, ServiceKey};
+use crate::service::ServiceKey;
 use crate::settings::Settings;
-use crate::tables::{Linked, Tables};
-use crate::time::{Instant, Millis};
+use crate::tables::Tables;
+use crate::time::Instant;
 use crate::verdict::{Outcome, Reason, Verdict};
-
-/// How long a new connection lives before its first transition.
-const NEWBORN: Millis = Millis(3_000);
 
 /// What is worked with, one for each packet at a time.
 ///
@@ -42,6 +39,8 @@ pub struct Room {
     pub(crate) service: ServiceKey,
     pub(crate) query: RouteQuery,
     pub(crate) way: Way,
+    /// The template of the connection in the making, or [`NONE`].
+    pub(crate) template: ConnId,
 }
 
 impl Scratch {
@@ -135,28 +134,30 @@ fn decide<B: Buffer, T: Tables>(
     }
     *tuple = Tuple::of(headers);
     let mut packet = Packet { buf, headers, tuple, room, ifindex, now };
-    let conn = match live(&mut packet, tables) {
+    let known = match live(&mut packet, tables) {
         Some((Found { reply: true, .. }, conn)) => return reply(&mut packet, tables, conn),
         Some((Found { id, .. }, conn)) => match standing(&mut packet, tables, id, conn) {
-            Standing::Goes => Some(conn),
+            Standing::Goes => id,
             Standing::Gone => return Outcome::drop(Reason::DestGone),
-            Standing::Over => None,
+            Standing::Over => NONE,
         },
-        None => None,
+        None => NONE,
     };
-    let conn = match conn {
-        Some(conn) => conn,
-        None => match admit(&mut packet, tables) {
-            Ok(id) => match tables.conn(id) {
-                Some(conn) => conn,
-                None => return Outcome::drop(Reason::TableFull),
-            },
+    let id = match known {
+        NONE => match admit::admit(&mut packet, tables) {
+            Ok(id) => id,
             Err(Reason::NoDestination) => return reject::no_destination(&mut packet, tables),
             Err(reason) if reason.drops() => return Outcome::drop(reason),
             Err(reason) => return Outcome::pass(reason),
         },
+        id => id,
     };
-    request(&mut packet, tables, conn)
+    let Some(conn) = tables.conn(id) else { return Outcome::drop(Reason::TableFull) };
+    let outcome = request(&mut packet, tables, conn);
+    if conn.has(ConnFlags::ONE_PACKET) {
+        expiry::finish(tables, id, conn);
+    }
+    outcome
 }
 
 /// The connection of the packet, unless its time is over.
@@ -262,7 +263,7 @@ fn reply<B: Buffer, T: Tables>(packet: &mut Packet<'_, B>, tables: &T, conn: &Co
 }
 
 #[inline(always)]
-fn count_reply<B: Buffer, T: Tables>(packet: &Packet<'_, B>, tables: &T, conn: &Conn) {
+pub(crate) fn count_reply<B: Buffer, T: Tables>(packet: &Packet<'_, B>, tables: &T, conn: &Conn) {
     let dest_id = conn.dest.get();
     if tables.dest(dest_id).is_some_and(Dest::is_available)
         && let Some(counters) = tables.counters(dest_id)
@@ -271,124 +272,4 @@ fn count_reply<B: Buffer, T: Tables>(packet: &Packet<'_, B>, tables: &T, conn: &
     }
     proto::transition(tables, conn, packet.headers, Direction::FromDest);
     conn.rearm(packet.now);
-}
-
-/// A packet of no known connection: it starts one, or is a reply that is not
-/// translated, or is not ours (1.4).
-#[inline(always)]
-fn admit<B: Buffer, T: Tables>(packet: &mut Packet<'_, B>, tables: &T) -> Result<ConnId, Reason> {
-    let tuple = packet.tuple;
-    packet.room.service = ServiceKey::address(
-        tuple.family(),
-        tuple.protocol,
-        tuple.destination,
-        tuple.destination_port,
-    );
-    let Some(service) = tables.service(&packet.room.service) else {
-        return Err(direct_reply(packet, tables));
-    };
-    if !packet.headers.has_transport {
-        return Err(Reason::ShortTransport);
-    }
-    if is_for_other_host(packet) {
-        return Err(Reason::OtherHost);
-    }
-    if !proto::may_start(packet.headers, tables.settings()) {
-        return Err(Reason::NotStarting);
-    }
-    let dest_id = sched::pick(tables, service);
-    let dest = tables.dest(dest_id).ok_or(Reason::NoDestination)?;
-    match connect(packet, tables, service, dest_id, dest) {
-        NONE => Err(Reason::TableFull),
-        id => Ok(id),
-    }
-}
-
-/// A frame to a group address reached us with others: no connection for it.
-#[inline(always)]
-fn is_for_other_host<B: Buffer>(packet: &Packet<'_, B>) -> bool {
-    ethernet::destination(packet.buf).is_none_or(|[first, ..]| first & 1 != 0)
-}
-
-/// A reply of a connection whose replies are not translated may pass the
-/// director, which then counts it and follows the state.
-#[inline(always)]
-fn direct_reply<B: Buffer, T: Tables>(packet: &mut Packet<'_, B>, tables: &T) -> Reason {
-    packet.room.key = packet.tuple.reversed();
-    let Some(Found { id, reply: false }) = tables.find(&packet.room.key) else {
-        return Reason::NoService;
-    };
-    let Some(conn) = tables.conn(id).filter(|conn| !conn.has_ended(packet.now)) else {
-        return Reason::NoService;
-    };
-    if ForwardingMethod::from_flags(conn.flags.get()) == ForwardingMethod::Masquerade {
-        return Reason::NoService;
-    }
-    count_reply(packet, tables, conn);
-    Reason::DirectReply
-}
-
-/// Makes the connection of `tuple` to the destination, or finds the one that
-/// another CPU made meanwhile; [`NONE`] if the table is full.
-#[inline(never)]
-fn connect<B: Buffer, T: Tables>(
-    packet: &mut Packet<'_, B>,
-    tables: &T,
-    service: &Service,
-    dest_id: DestId,
-    dest: &Dest,
-) -> ConnId {
-    let tuple = packet.tuple;
-    let Some(id) = tables.allocate() else { return NONE };
-    let Some(conn) = tables.conn(id) else {
-        tables.release(id);
-        return NONE;
-    };
-    let method = dest.spec.forwarding();
-    let mut flags = ConnFlags::HASHED | ConnFlags::INACTIVE | method as u32;
-    if method != ForwardingMethod::Masquerade {
-        flags |= ConnFlags::NO_OUTPUT;
-    }
-    if service.has(ServiceFlags::ONE_PACKET) && tuple.protocol == protocol::UDP {
-        flags |= ConnFlags::ONE_PACKET;
-    }
-    let dest_port = if dest.key.port == 0 { tuple.destination_port } else { dest.key.port };
-    conn.tuple.set(*tuple);
-    conn.timeout.set(NEWBORN.0);
-    conn.rearm(packet.now);
-    conn.dest.set(dest_id);
-    conn.in_packets.set(0);
-    conn.control.set(NONE);
-    conn.controls.set(0);
-    conn.fwmark.set(service.key.fwmark);
-    conn.dest_port.set(dest_port);
-    conn.state.set(0);
-    conn.reply_hop.clear();
-    conn.flags.set(flags);
-    match tables.link(tuple, Found { id, reply: false }) {
-        Linked::New => {}
-        Linked::Taken(found) => {
-            conn.flags.set(0);
-            tables.release(id);
-            return found.id;
-        }
-        Linked::Full => {
-            conn.flags.set(0);
-            tables.release(id);
-            return NONE;
-        }
-    }
-    expiry::bind(tables, dest_id, dest, flags);
-    if let Some(counters) = tables.counters(dest_id) {
-        counters.count_conn();
-    }
-    // The newest connection gets the replies, should two share their key.
-    if method == ForwardingMethod::Masquerade {
-        expiry::set_reply_tuple(&mut packet.room.key, conn, dest);
-        if !tables.relink(&packet.room.key, Found { id, reply: true }) {
-            expiry::expire(tables, &mut packet.room.key, id, conn, packet.now);
-            return NONE;
-        }
-    }
-    id
 }

@@ -1,6 +1,6 @@
 //! The end of connections: by their timers, or because something else says so.
 
-use crate::conn::{Conn, ConnFlags, ConnId, Found, NONE, Tuple};
+use crate::conn::{Conn, ConnFlags, ConnId, Found, Tuple};
 use crate::dest::{Dest, DestId, ForwardingMethod, Load};
 use crate::tables::Tables;
 use crate::time::{Instant, Millis};
@@ -49,15 +49,19 @@ pub fn expire<T: Tables>(
         return true;
     }
     unlink(tables, key, id, conn, flags);
-    unbind(tables, conn, flags);
-    let control = conn.control.get();
-    if control != NONE
-        && let Some(control) = tables.conn(control)
-    {
+    finish(tables, id, conn);
+    true
+}
+
+/// Takes an ended connection off the counts and gives its place back.
+#[inline(always)]
+pub fn finish<T: Tables>(tables: &T, id: ConnId, conn: &Conn) {
+    unbind(tables, conn, conn.flags.get());
+    if let Some(control) = tables.conn(conn.control.get()) {
         tables.add(&control.controls, u32::MAX);
     }
+    conn.flags.set(0);
     tables.release(id);
-    true
 }
 
 /// Takes the keys of `conn` out of the table, as far as they are still its own.

@@ -13,6 +13,7 @@
 #![forbid(unsafe_code)]
 
 pub mod addr;
+mod admit;
 pub mod command;
 pub mod conn;
 pub mod dest;
@@ -22,6 +23,7 @@ pub mod expiry;
 mod forward;
 pub mod hop;
 pub mod name;
+pub mod persistence;
 pub mod proto;
 pub mod sched;
 pub mod service;

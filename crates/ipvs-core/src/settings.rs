@@ -32,6 +32,14 @@ pub struct Settings {
     pub clock_offset_high: u32,
     /// Number of services: with none, every packet passes.
     pub services: u32,
+    /// Number of services for all ports.
+    pub all_port_services: u32,
+    /// Number of services for FTP control connections.
+    pub ftp_services: u32,
+    /// `expire_quiescent_template`.
+    pub expire_quiescent_template: u32,
+    /// Zero.
+    pub reserved: u32,
 }
 
 impl Settings {
@@ -49,6 +57,10 @@ impl Settings {
         clock_offset_low: 0,
         clock_offset_high: 0,
         services: 0,
+        all_port_services: 0,
+        ftp_services: 0,
+        expire_quiescent_template: 0,
+        reserved: 0,
     };
 
     /// What to add to the kernel's clock, in nanoseconds.

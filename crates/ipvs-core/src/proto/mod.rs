@@ -9,6 +9,7 @@ use ipvs_wire::Headers;
 use ipvs_wire::transport::protocol;
 
 use crate::conn::{Conn, ConnFlags};
+use crate::persistence;
 use crate::settings::Settings;
 use crate::tables::Tables;
 
@@ -74,6 +75,9 @@ pub fn transition<T: Tables>(tables: &T, conn: &Conn, h: &Headers, direction: Di
     let protocol = h.protocol;
     if protocol == protocol::UDP {
         conn.timeout.set(settings.udp_timeout);
+        if direction == Direction::FromDest {
+            persistence::assure(tables, conn);
+        }
         return;
     }
     if !h.has_transport {
@@ -92,6 +96,11 @@ pub fn transition<T: Tables>(tables: &T, conn: &Conn, h: &Headers, direction: Di
         return;
     }
     conn.state.set(state);
+    // TCP and SCTP each have one state of their own by that name.
+    let established = if protocol == protocol::TCP { tcp::ESTABLISHED } else { sctp::ESTABLISHED };
+    if state == established {
+        persistence::assure(tables, conn);
+    }
     recount(tables, conn, active);
 }
 

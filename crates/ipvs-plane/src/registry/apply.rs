@@ -354,10 +354,9 @@ impl<S: Store> Registry<S> {
                 self.store.put_account(Owner::Service(entry.id), &Account::default())?;
             }
         }
-        let count = self.services.len() + draft.services.len();
-        let mut settings = draft.settings;
-        settings.services = u32::try_from(count).unwrap_or(u32::MAX);
-        self.store.put_settings(&settings)?;
+        // Old and new services together, until the change is made.
+        let keys = || self.services.keys().chain(draft.services.keys());
+        self.store.put_settings(&counted(draft.settings, keys()))?;
         for (key, touched) in &draft.services {
             match touched {
                 Some(entry) => self.store.put_service(&entry.record(&self.dests))?,
@@ -377,11 +376,10 @@ impl<S: Store> Registry<S> {
     }
 
     fn write_service_count(&mut self, draft: &Draft) -> Result<(), S::Error> {
-        let added = draft.services.iter().filter(|(_, touched)| touched.is_some()).count();
-        let kept = self.services.keys().filter(|key| !draft.services.contains_key(*key)).count();
-        let mut settings = draft.settings;
-        settings.services = u32::try_from(added + kept).unwrap_or(u32::MAX);
-        self.settings.services = settings.services;
+        let added = draft.services.iter().filter(|(_, t)| t.is_some()).map(|(key, _)| key);
+        let kept = self.services.keys().filter(|key| !draft.services.contains_key(*key));
+        let settings = counted(draft.settings, added.chain(kept));
+        self.settings = settings;
         self.store.put_settings(&settings)
     }
 
@@ -485,6 +483,17 @@ impl<S: Store> Registry<S> {
         }
         Ok(())
     }
+}
+
+/// The settings with the number of services of each kind.
+fn counted<'a>(settings: Settings, keys: impl Iterator<Item = &'a ServiceKey>) -> Settings {
+    let mut counted = Settings { services: 0, all_port_services: 0, ftp_services: 0, ..settings };
+    for key in keys {
+        counted.services += 1;
+        counted.all_port_services += u32::from(key.port == 0 && !key.is_fwmark());
+        counted.ftp_services += u32::from(key.port == 21);
+    }
+    counted
 }
 
 fn set_timeouts(settings: &mut Settings, edit: &TimeoutEdit) -> Result<(), CommandError> {

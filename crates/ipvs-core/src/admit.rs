@@ -1,0 +1,217 @@
+//! Packets of no known connection: those that start one, and those that do not
+//! (spec 1.4).
+
+use ipvs_wire::transport::protocol;
+use ipvs_wire::{Buffer, ethernet};
+
+use crate::conn::{Conn, ConnFlags, ConnId, Found, NONE};
+use crate::dest::{Dest, DestId, ForwardingMethod};
+use crate::director::{self, Packet};
+use crate::service::{Service, ServiceFlags, ServiceKey};
+use crate::tables::{Linked, Tables};
+use crate::time::Millis;
+use crate::verdict::Reason;
+use crate::{expiry, persistence, proto, sched};
+
+/// How long a new connection lives before its first transition.
+const NEWBORN: Millis = Millis(3_000);
+/// The port that active FTP data comes from.
+const FTP_DATA: u16 = 20;
+/// The port of FTP control connections.
+const FTP: u16 = 21;
+/// The first port that any program may listen on, where passive FTP data may go.
+const FIRST_UNPRIVILEGED: u16 = 1024;
+
+/// Finds or makes the connection for a packet that belongs to none.
+#[inline(always)]
+pub(crate) fn admit<B: Buffer, T: Tables>(
+    packet: &mut Packet<'_, B>,
+    tables: &T,
+) -> Result<ConnId, Reason> {
+    let Some(service) = service_of(packet, tables) else {
+        return Err(direct_reply(packet, tables));
+    };
+    if !packet.headers.has_transport {
+        return Err(Reason::ShortTransport);
+    }
+    // A frame to a group address reached us with others: no connection for it.
+    if ethernet::destination(packet.buf).is_none_or(|[first, ..]| first & 1 != 0) {
+        return Err(Reason::OtherHost);
+    }
+    if !proto::may_start(packet.headers, tables.settings())
+        || packet.headers.source_port == FTP_DATA
+    {
+        return Err(Reason::NotStarting);
+    }
+    let persistent = service.has(ServiceFlags::PERSISTENT);
+    if !persistent && service.key.port != packet.headers.destination_port {
+        let ftp = service.key.port == FTP;
+        return Err(if ftp { Reason::NotStarting } else { Reason::NoDestination });
+    }
+    packet.room.template = NONE;
+    let mut dest_id = NONE;
+    if persistent {
+        packet.room.template = persistence::find(packet, tables, service);
+        if let Some(template) = tables.conn(packet.room.template) {
+            dest_id = template.dest.get();
+        }
+    }
+    if dest_id == NONE {
+        dest_id = sched::pick(tables, service);
+    }
+    let dest = tables.dest(dest_id).ok_or(Reason::NoDestination)?;
+    if persistent && packet.room.template == NONE {
+        packet.room.template = persistence::make(packet, tables, service, dest_id, dest);
+        if packet.room.template == NONE {
+            return Err(Reason::TableFull);
+        }
+    }
+    match connect(packet, tables, service, dest_id, dest) {
+        NONE => Err(Reason::TableFull),
+        id => Ok(id),
+    }
+}
+
+/// The service a packet is for: by address and port, else that of FTP for what
+/// may be its data, else that of all ports (spec 2.2).
+#[inline(always)]
+fn service_of<'t, B: Buffer, T: Tables>(
+    packet: &mut Packet<'_, B>,
+    tables: &'t T,
+) -> Option<&'t Service> {
+    let tuple = packet.tuple;
+    let port = tuple.destination_port;
+    let key = &mut packet.room.service;
+    *key = ServiceKey::address(tuple.family(), tuple.protocol, tuple.destination, port);
+    if let Some(service) = tables.service(key) {
+        return Some(service);
+    }
+    let settings = tables.settings();
+    if settings.ftp_services != 0
+        && tuple.protocol == protocol::TCP
+        && (port == FTP_DATA || port >= FIRST_UNPRIVILEGED)
+    {
+        key.port = FTP;
+        if let Some(service) = tables.service(key) {
+            return Some(service);
+        }
+    }
+    if settings.all_port_services == 0 {
+        return None;
+    }
+    key.port = 0;
+    tables.service(key)
+}
+
+/// A reply of a connection whose replies are not translated may pass the
+/// director, which then counts it and follows the state.
+#[inline(always)]
+fn direct_reply<B: Buffer, T: Tables>(packet: &mut Packet<'_, B>, tables: &T) -> Reason {
+    packet.room.key = packet.tuple.reversed();
+    let Some(Found { id, reply: false }) = tables.find(&packet.room.key) else {
+        return Reason::NoService;
+    };
+    let Some(conn) = tables.conn(id).filter(|conn| !conn.has_ended(packet.now)) else {
+        return Reason::NoService;
+    };
+    if ForwardingMethod::from_flags(conn.flags.get()) == ForwardingMethod::Masquerade {
+        return Reason::NoService;
+    }
+    director::count_reply(packet, tables, conn);
+    Reason::DirectReply
+}
+
+/// Makes the connection of the packet to the destination, or finds the one
+/// that another CPU made meanwhile; [`NONE`] if the table is full.
+#[inline(never)]
+fn connect<B: Buffer, T: Tables>(
+    packet: &mut Packet<'_, B>,
+    tables: &T,
+    service: &Service,
+    dest_id: DestId,
+    dest: &Dest,
+) -> ConnId {
+    let tuple = packet.tuple;
+    let Some(id) = tables.allocate() else { return NONE };
+    let Some(conn) = tables.conn(id) else {
+        tables.release(id);
+        return NONE;
+    };
+    let mut flags = flags_for(dest);
+    if service.has(ServiceFlags::ONE_PACKET) && tuple.protocol == protocol::UDP {
+        // Serves one packet, so it is never found by another.
+        flags = flags & !ConnFlags::HASHED | ConnFlags::ONE_PACKET;
+    }
+    conn.tuple.set(*tuple);
+    conn.timeout.set(NEWBORN.0);
+    conn.rearm(packet.now);
+    conn.dest_port.set(dest_port(service, dest, tuple.destination_port));
+    conn.fwmark.set(service.key.fwmark);
+    conn.control.set(NONE);
+    start(conn, dest_id, flags);
+    if flags & ConnFlags::HASHED != 0 {
+        match tables.link(tuple, Found { id, reply: false }) {
+            Linked::New => {}
+            Linked::Taken(found) => {
+                conn.flags.set(0);
+                tables.release(id);
+                return found.id;
+            }
+            Linked::Full => {
+                conn.flags.set(0);
+                tables.release(id);
+                return NONE;
+            }
+        }
+    }
+    expiry::bind(tables, dest_id, dest, flags);
+    if let Some(counters) = tables.counters(dest_id) {
+        counters.count_conn();
+    }
+    if let Some(template) = tables.conn(packet.room.template) {
+        conn.control.set(packet.room.template);
+        tables.add(&template.controls, 1);
+        template.rearm(packet.now);
+    }
+    // The newest connection gets the replies, should two share their key.
+    if flags & ConnFlags::HASHED != 0
+        && ForwardingMethod::from_flags(flags) == ForwardingMethod::Masquerade
+    {
+        expiry::set_reply_tuple(&mut packet.room.key, conn, dest);
+        if !tables.relink(&packet.room.key, Found { id, reply: true }) {
+            expiry::expire(tables, &mut packet.room.key, id, conn, packet.now);
+            return NONE;
+        }
+    }
+    id
+}
+
+/// The flags that a connection or template takes from its destination.
+#[inline(always)]
+pub(crate) fn flags_for(dest: &Dest) -> u32 {
+    let method = dest.spec.forwarding();
+    let flags = ConnFlags::HASHED | ConnFlags::INACTIVE | method as u32;
+    match method {
+        ForwardingMethod::Masquerade => flags,
+        _ => flags | ConnFlags::NO_OUTPUT,
+    }
+}
+
+/// Sets what is the same for every new connection and template, the flags
+/// last: they make it one.
+#[inline(always)]
+pub(crate) fn start(conn: &Conn, dest_id: DestId, flags: u32) {
+    conn.dest.set(dest_id);
+    conn.in_packets.set(0);
+    conn.controls.set(0);
+    conn.state.set(0);
+    conn.reply_hop.clear();
+    conn.flags.set(flags);
+}
+
+/// The port at the destination of a connection to `port` (spec 2.6).
+#[inline(always)]
+fn dest_port(service: &Service, dest: &Dest, port: u16) -> u16 {
+    let other = service.has(ServiceFlags::PERSISTENT) && service.key.port != port;
+    if dest.key.port == 0 || other { port } else { dest.key.port }
+}
