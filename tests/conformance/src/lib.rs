@@ -8,7 +8,8 @@
 //! * [`host`]: the director's host in the topology of the recordings.
 //! * [`layout`], [`wire`]: the same network for real, in namespaces, and its
 //!   other ends.
-//! * [`namespace_subject`]: a data plane at work there.
+//! * [`namespace_subject`]: a data plane at work there, be it the one of
+//!   [`bpf_subject`] or the one of [`user_subject`].
 //! * [`plane`]: the planes, and how a case is run on each.
 //! * [`mod@replay`]: a case driven through a subject.
 //! * [`compare`]: frame against frame, text against text.
@@ -30,4 +31,5 @@ pub mod selection;
 pub mod settings;
 pub mod shell;
 pub mod subject;
+pub mod user_subject;
 pub mod wire;

@@ -9,11 +9,13 @@ use ipvs_core::snapshot::Control;
 use ipvs_lab::Namespace;
 
 use crate::case::{Frame, Output};
+use crate::compare::made_by_host;
 use crate::host::Host;
 use crate::layout::Layout;
+use crate::settings::Change;
 use crate::subject::{Handled, Subject, Trouble};
 use crate::wire::Wire;
-use crate::{adm, settings, shell};
+use crate::{adm, shell};
 
 /// How far the clock is moved between two looks at the timers.
 const TICK: Duration = Duration::from_secs(1);
@@ -23,6 +25,9 @@ pub trait Driven {
     /// Its control side.
     fn control(&mut self) -> &mut dyn Control;
 
+    /// Changes a setting.
+    fn change_setting(&mut self, change: Change) -> Result<()>;
+
     /// Sets its clock on by `by`, and does what has become due.
     fn pass_time(&mut self, by: Duration);
 
@@ -31,8 +36,18 @@ pub trait Driven {
 
     /// Returns when every frame that reached the plane is done with. What is
     /// handled inside the kernel needs no more than the kernel's own order.
-    fn settle(&mut self) -> Result<()> {
-        Ok(())
+    fn settle(&mut self) {}
+
+    /// Whether it asks and answers for neighbours itself, and announces
+    /// addresses. That is its own business, and not compared.
+    fn resolves(&self) -> bool {
+        false
+    }
+
+    /// Why frames were passed to the host since the last call, if some were and
+    /// the host lacks what it had in the recordings, so that it cannot answer.
+    fn passed(&mut self) -> Option<String> {
+        None
     }
 }
 
@@ -57,13 +72,15 @@ impl std::fmt::Debug for NamespaceSubject {
 
 impl NamespaceSubject {
     /// Lays the network out and starts a plane in it.
-    pub fn new(start: impl FnOnce() -> Result<Box<dyn Driven>, Trouble>) -> Result<Self, Trouble> {
+    pub fn new(
+        host: &Host,
+        start: impl FnOnce() -> Result<Box<dyn Driven>, Trouble>,
+    ) -> Result<Self, Trouble> {
         if !ipvs_lab::can_make_namespaces() {
             return Err(Trouble::Unsupported("no right to make network namespaces".into()));
         }
-        let host = Host::std_1();
-        let layout = Layout::build(&host)?;
-        let wire = Wire::open(&layout, &host)?;
+        let layout = Layout::build(host)?;
+        let wire = Wire::open(&layout, host)?;
         let visit = Visit::to(&layout.director)?;
         let driven = start()?;
         let mut subject = Self { driven, wire, layout, visit, elapsed: Duration::ZERO };
@@ -76,8 +93,11 @@ impl NamespaceSubject {
         // What the kernel has not handed over, the plane cannot have done;
         // what the plane sends, the kernel may have to carry on.
         let mut frames = self.wire.settle()?;
-        self.driven.settle()?;
+        self.driven.settle();
         frames.extend(self.wire.settle()?);
+        if self.driven.resolves() {
+            frames.retain(|frame| !made_by_host::resolves(frame));
+        }
         Ok(frames)
     }
 
@@ -122,8 +142,8 @@ impl Subject for NamespaceSubject {
                 return Ok(adm::run(words, self.driven.control()));
             }
             if let Some((name, value)) = shell::setting(words) {
-                if !settings::is_default(name, value) {
-                    return Err(Trouble::Unsupported(format!("setting {name}={value}")));
+                if let Some(change) = Change::of(name, value)? {
+                    self.driven.change_setting(change)?;
                 }
                 let stdout = format!("net.ipv4.vs.{name} = {value}\n");
                 return Ok(Output { stdout, ..Output::default() });
@@ -141,8 +161,10 @@ impl Subject for NamespaceSubject {
     }
 
     fn inject(&mut self, frame: &Frame) -> Result<Handled, Trouble> {
+        // What was passed before is of no interest.
+        self.driven.passed();
         self.wire.send(frame)?;
-        Ok(Handled { frames: self.settle()?, passed: None })
+        Ok(Handled { frames: self.settle()?, passed: self.driven.passed() })
     }
 
     fn advance(&mut self, to: Duration) -> Result<Vec<Frame>, Trouble> {
@@ -177,6 +199,10 @@ mod tests {
             self.0.control()
         }
 
+        fn change_setting(&mut self, _: Change) -> Result<()> {
+            Ok(())
+        }
+
         fn pass_time(&mut self, _: Duration) {}
 
         fn host_changed(&mut self) {}
@@ -193,7 +219,7 @@ mod tests {
                 let start = || -> Result<Box<dyn Driven>, Trouble> {
                     Ok(Box::new(Blind(CoreSubject::new()?)))
                 };
-                let mut subject = NamespaceSubject::new(start).unwrap();
+                let mut subject = NamespaceSubject::new(&Host::std_1(), start).unwrap();
                 replay(&recorded, &mut subject).unwrap()
             };
             // Echo requests are for the host alone.

@@ -4,10 +4,12 @@ use crate::bpf_subject::{self, Bpf};
 use crate::case::Recorded;
 use crate::compare::Difference;
 use crate::core_subject::CoreSubject;
+use crate::host::Host;
 use crate::namespace_subject::NamespaceSubject;
 use crate::replay::replay;
 use crate::report::Outcome;
 use crate::subject::{Subject, Trouble};
+use crate::user_subject::{self, User};
 
 /// What is held against the recordings.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
@@ -43,8 +45,8 @@ impl Plane {
     fn subject(self) -> Result<Box<dyn Subject>, Trouble> {
         match self {
             Self::Core => Ok(Box::new(CoreSubject::new()?)),
-            Self::User => Err(Trouble::Unsupported("plane user is not there yet".into())),
-            Self::Bpf => Ok(Box::new(NamespaceSubject::new(Bpf::start)?)),
+            Self::User => Ok(Box::new(NamespaceSubject::new(&user_subject::host(), User::start)?)),
+            Self::Bpf => Ok(Box::new(NamespaceSubject::new(&Host::std_1(), Bpf::start)?)),
         }
     }
 }

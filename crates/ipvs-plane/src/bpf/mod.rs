@@ -19,6 +19,7 @@ use ipvs_core::command::Command;
 use ipvs_core::dest::{Dest, DestId};
 use ipvs_core::hop::RouteQuery;
 use ipvs_core::service::ServiceKey;
+use ipvs_core::settings::Settings;
 use ipvs_core::snapshot::{ConnStatus, Control, DestStatus, Refused, ServiceStatus, Timeouts};
 use ipvs_core::verdict::Reason;
 
@@ -77,6 +78,14 @@ impl BpfPlane {
     /// Whether this plane was found running.
     pub fn was_adopted(&self) -> bool {
         self.adopted
+    }
+
+    /// Changes settings.
+    pub fn change_settings(
+        &mut self,
+        change: impl FnOnce(&mut Settings),
+    ) -> Result<(), StartError> {
+        self.registry.change_settings(change).map_err(StartError::map)
     }
 
     /// Detaches from every interface and removes the pins: nothing is left.
