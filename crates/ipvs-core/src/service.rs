@@ -116,6 +116,14 @@ pub enum SchedulerKind {
     LeastConnection = 3,
     /// Weighted least connection.
     WeightedLeastConnection = 4,
+    /// Shortest expected delay.
+    ShortestExpectedDelay = 5,
+    /// Never queue.
+    NeverQueue = 6,
+    /// Weighted failover.
+    Failover = 7,
+    /// Overflow connection.
+    Overflow = 8,
 }
 
 impl SchedulerKind {
@@ -126,6 +134,10 @@ impl SchedulerKind {
         Self::WeightedRoundRobin,
         Self::LeastConnection,
         Self::WeightedLeastConnection,
+        Self::ShortestExpectedDelay,
+        Self::NeverQueue,
+        Self::Failover,
+        Self::Overflow,
     ];
 
     /// ipvsadm's name.
@@ -136,6 +148,10 @@ impl SchedulerKind {
             Self::WeightedRoundRobin => "wrr",
             Self::LeastConnection => "lc",
             Self::WeightedLeastConnection => "wlc",
+            Self::ShortestExpectedDelay => "sed",
+            Self::NeverQueue => "nq",
+            Self::Failover => "fo",
+            Self::Overflow => "ovf",
         }
     }
 
@@ -152,6 +168,10 @@ impl SchedulerKind {
             2 => Self::WeightedRoundRobin,
             3 => Self::LeastConnection,
             4 => Self::WeightedLeastConnection,
+            5 => Self::ShortestExpectedDelay,
+            6 => Self::NeverQueue,
+            7 => Self::Failover,
+            8 => Self::Overflow,
             _ => Self::None,
         }
     }

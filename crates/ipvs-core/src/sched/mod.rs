@@ -8,8 +8,12 @@
 //! verifier does not follow an `Option` whose content is written in one
 //! callback and read after another.
 
+mod fo;
 mod lc;
+mod nq;
+mod ovf;
 mod rr;
+mod sed;
 mod wlc;
 mod wrr;
 
@@ -51,6 +55,13 @@ impl Candidate {
         self.weight > 0 && !self.overloaded
     }
 
+    /// Whether this one's expected delay, `(active + 1) / weight`, is the longer one.
+    #[inline(always)]
+    const fn delays_longer_than(&self, other: &Self) -> bool {
+        (self.active as u64 + 1) * other.weight as u64
+            > (other.active as u64 + 1) * self.weight as u64
+    }
+
     /// Load by connections: an active one weighs as 256 inactive ones.
     #[inline(always)]
     const fn overhead(&self) -> u32 {
@@ -68,6 +79,10 @@ pub fn pick<T: Tables>(tables: &T, service: &Service) -> DestId {
         SchedulerKind::WeightedRoundRobin => wrr::pick(tables, service),
         SchedulerKind::LeastConnection => lc::pick(tables, service),
         SchedulerKind::WeightedLeastConnection => wlc::pick(tables, service),
+        SchedulerKind::ShortestExpectedDelay => sed::pick(tables, service),
+        SchedulerKind::NeverQueue => nq::pick(tables, service),
+        SchedulerKind::Failover => fo::pick(tables, service),
+        SchedulerKind::Overflow => ovf::pick(tables, service),
     }
 }
 
@@ -86,10 +101,22 @@ fn best<T: Tables>(
     service: &Service,
     better: impl Fn(&Candidate, &Candidate) -> bool,
 ) -> DestId {
+    best_of(tables, service, |_| true, better)
+}
+
+/// As [`best`], among those that are `eligible` besides being usable.
+#[inline(always)]
+fn best_of<T: Tables>(
+    tables: &T,
+    service: &Service,
+    eligible: impl Fn(&Candidate) -> bool,
+    better: impl Fn(&Candidate, &Candidate) -> bool,
+) -> DestId {
     let mut best = Candidate::NOBODY;
     tables.repeat(service.len, |position| {
         if let Some(other) = candidate(tables, service, position)
             && other.is_usable()
+            && eligible(&other)
             && (best.id == NONE || better(&best, &other))
         {
             best = other;
