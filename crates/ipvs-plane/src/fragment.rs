@@ -89,8 +89,18 @@ mod tests {
     use super::*;
 
     fn frame(payload: &[u8], options: &[u8]) -> Vec<u8> {
-        let mut packet =
-            vec![0x40 | (5 + options.len() as u8 / 4), 0, 0, 0, 0x12, 0x34, 0, 0, 64, 17];
+        let mut packet = vec![
+            0x45 + u8::try_from(options.len() / 4).unwrap(),
+            0,
+            0,
+            0,
+            0x12,
+            0x34,
+            0,
+            0,
+            64,
+            17,
+        ];
         packet.extend([0, 0, 10, 0, 0, 1, 10, 0, 0, 2]);
         packet.extend(options);
         let header = stamped(&packet, payload.len(), 0).unwrap();
