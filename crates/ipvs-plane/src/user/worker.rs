@@ -127,7 +127,7 @@ impl Worker {
                 }
             }
             // Busy, it looks for news and at the time now and then only.
-            if busy && turns < TURNS {
+            if (busy && turns < TURNS) || !self.running {
                 continue;
             }
             turns = 0;
