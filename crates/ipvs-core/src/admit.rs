@@ -1,5 +1,4 @@
-//! Packets of no known connection: those that start one, and those that do not
-//! (spec 1.4).
+//! Packets of no known connection: those that start one, and those that do not.
 
 use ipvs_wire::transport::protocol;
 use ipvs_wire::{Buffer, ethernet};
@@ -73,7 +72,7 @@ pub(crate) fn admit<B: Buffer, T: Tables>(
 }
 
 /// The service a packet is for: by address and port, else that of FTP for what
-/// may be its data, else that of all ports (spec 2.2).
+/// may be its data, else that of all ports.
 #[inline(always)]
 fn service_of<'t, B: Buffer, T: Tables>(
     packet: &mut Packet<'_, B>,
@@ -209,7 +208,7 @@ pub(crate) fn start(conn: &Conn, dest_id: DestId, flags: u32) {
     conn.flags.set(flags);
 }
 
-/// The port at the destination of a connection to `port` (spec 2.6).
+/// The port at the destination of a connection to `port`.
 #[inline(always)]
 fn dest_port(service: &Service, dest: &Dest, port: u16) -> u16 {
     let other = service.has(ServiceFlags::PERSISTENT) && service.key.port != port;

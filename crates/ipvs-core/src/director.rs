@@ -2,8 +2,7 @@
 //! data planes.
 //!
 //! Headers, connection, state, forwarding; on a miss service, scheduler and a
-//! new connection in between. What the numbers in brackets mean: sections of
-//! the behavioural notes in ARCHITECTURE.md.
+//! new connection in between.
 
 use ipvs_wire::transport::protocol;
 use ipvs_wire::{Buffer, Fragment, Headers, ParseError, ethernet};
@@ -184,7 +183,7 @@ enum Standing {
     Over,
 }
 
-/// Whether a client's packet goes with the connection found for it (1.2).
+/// Whether a client's packet goes with the connection found for it.
 #[inline(always)]
 fn standing<B, T: Tables>(
     packet: &mut Packet<'_, B>,
@@ -210,7 +209,7 @@ fn standing<B, T: Tables>(
     }
 }
 
-/// Whether an opening packet may take the place of the connection (4.9).
+/// Whether an opening packet may take the place of the connection.
 #[inline(always)]
 fn is_reusable(conn: &Conn, dest: &Dest, settings: &Settings) -> bool {
     if settings.expire_nodest_conn != 0 && dest.spec.weight == 0 {
@@ -240,7 +239,7 @@ fn request<B: Buffer, T: Tables>(packet: &mut Packet<'_, B>, tables: &T, conn: &
     forward::to_dest(packet, tables, conn, dest)
 }
 
-/// A destination's packet of a masqueraded connection (1.3).
+/// A destination's packet of a masqueraded connection.
 #[inline(always)]
 fn reply<B: Buffer, T: Tables>(packet: &mut Packet<'_, B>, tables: &T, conn: &Conn) -> Outcome {
     let epoch = hop::epoch(packet.now, tables.settings().route_generation);

@@ -1,5 +1,5 @@
 //! Persistence: templates that send a client, or a network of clients, to the
-//! destination it had before (spec 4.4).
+//! destination it had before.
 
 use ipvs_wire::Buffer;
 

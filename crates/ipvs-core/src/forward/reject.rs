@@ -1,5 +1,5 @@
 //! The errors that the director sends: ICMP and ICMPv6, made out of the packet
-//! at fault and sent back to its sender (spec 1.13).
+//! at fault and sent back to its sender.
 
 use ipvs_wire::checksum::Sum;
 use ipvs_wire::icmp::{self, IcmpError};

@@ -41,7 +41,7 @@ pub fn is_opening(h: &Headers) -> bool {
     }
 }
 
-/// Whether the packet may start a connection (spec 1.4).
+/// Whether the packet may start a connection.
 #[inline(always)]
 pub fn may_start(h: &Headers, settings: &Settings) -> bool {
     match h.protocol {
