@@ -164,7 +164,13 @@ impl Subject for NamespaceSubject {
         // What was passed before is of no interest.
         self.driven.passed();
         self.wire.send(frame)?;
-        Ok(Handled { frames: self.settle()?, passed: self.driven.passed() })
+        let mut frames = self.settle()?;
+        let mut passed = self.driven.passed();
+        if frames.iter().any(made_by_host::refuses_sctp) {
+            frames.retain(|frame| !made_by_host::refuses_sctp(frame));
+            passed = Some("the host has no SCTP".to_owned());
+        }
+        Ok(Handled { frames, passed })
     }
 
     fn advance(&mut self, to: Duration) -> Result<Vec<Frame>, Trouble> {

@@ -43,8 +43,8 @@ impl User {
     /// Starts its thread.
     pub fn start() -> Result<Box<dyn Driven>, Trouble> {
         let ports = Selection::Named(["c0", "s0"].map(str::to_owned).to_vec());
-        let plane =
-            UserPlane::start(&Options { ports, limits: LIMITS }).map_err(|error| anyhow!(error))?;
+        let plane = UserPlane::start(&Options { ports, limits: LIMITS, ..Options::default() })
+            .map_err(|error| anyhow!(error))?;
         Ok(Box::new(Self { plane, passed: HashMap::new() }))
     }
 }

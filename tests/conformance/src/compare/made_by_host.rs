@@ -26,6 +26,18 @@ pub fn resolves(frame: &Frame) -> bool {
     is_resolution(&decode(&frame.octets))
 }
 
+/// Whether `frame` is what a host without SCTP answers to an SCTP packet: that
+/// it does not know the protocol. The host of the recordings knew it.
+pub fn refuses_sctp(frame: &Frame) -> bool {
+    const SCTP: Option<&str> = Some("132");
+    let sent = decode(&frame.octets);
+    let is = |name: &str, wanted: &str| value(&sent, name) == Some(wanted);
+    let refuses4 = is("icmp.type", "3") && is("icmp.code", "2");
+    let refuses6 = is("icmpv6.type", "4") && is("icmpv6.code", "1");
+    (refuses4 && value(&sent, "quoted.ipv4.protocol") == SCTP)
+        || (refuses6 && value(&sent, "quoted.ipv6.next_header") == SCTP)
+}
+
 fn value<'a>(decoded: &'a Decoded, name: &str) -> Option<&'a str> {
     decoded.field(name).map(|field| field.value.as_str())
 }
