@@ -54,7 +54,7 @@ fn start_user(options: &Options) -> Result<UserPlane, user::StartError> {
     let names = || options.interfaces.iter().map(|(name, _)| name.clone()).collect();
     let ports =
         if options.interfaces.is_empty() { Selection::All } else { Selection::Named(names()) };
-    UserPlane::start(&user::Options { ports, limits: options.limits })
+    UserPlane::start(&user::Options { ports, limits: options.limits, ..user::Options::default() })
 }
 
 /// Whether the eBPF plane is beyond this user or this kernel; with any other

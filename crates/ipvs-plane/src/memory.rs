@@ -93,6 +93,11 @@ impl<H> MemoryTables<H> {
         self.reasons.get(reason as usize).map_or(0, Cell::get)
     }
 
+    /// Places for connections that were in use at some time: the first ones.
+    pub fn touched(&self) -> u32 {
+        self.fresh.get()
+    }
+
     fn slot(&mut self, id: DestId) -> &mut DestSlot {
         grown(&mut self.dests, id)
     }

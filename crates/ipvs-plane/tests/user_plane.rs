@@ -30,7 +30,7 @@ const METHODS: [ForwardingMethod; 3] =
 
 fn options() -> Options {
     let limits = Limits { services: 64, dests: 256, members: 512, conns: 4096 };
-    Options { ports: Selection::All, limits }
+    Options { limits, ..Options::default() }
 }
 
 fn start(lab: &Topology) -> UserPlane {
@@ -185,6 +185,25 @@ fn the_plane_answers_for_the_virtual_address_and_the_kernel_stays_silent() {
             balance(&mut plane, vip, ForwardingMethod::Masquerade, &servers);
             lab.client().run(|| HttpClient::new().get(to, TIMEOUT)).unwrap().unwrap();
         }
+    });
+}
+
+#[test]
+fn a_plane_that_is_told_so_does_not_answer_for_the_virtual_address() {
+    isolated("a_plane_that_is_told_so_does_not_answer_for_the_virtual_address", || {
+        let (lab, servers) = lab(1);
+        let options = Options { answers_for_vips: false, ..options() };
+        let plane = lab.director().run(|| UserPlane::start(&options)).unwrap();
+        let mut plane = plane.unwrap();
+        let vip = VIPS[0];
+        balance(&mut plane, vip, ForwardingMethod::Masquerade, &servers);
+        let to = SocketAddr::new(vip, PORT);
+        let refused = lab.client().run(|| HttpClient::new().get(to, TIMEOUT / 10)).unwrap();
+        assert!(refused.is_err(), "who told the client where the address is?");
+        // A router that sends the packets here does not ask.
+        let mac = lab.director_client_side().mac().unwrap();
+        lab.client_link().add_neighbour(vip, mac).unwrap();
+        lab.client().run(|| HttpClient::new().get(to, TIMEOUT)).unwrap().unwrap();
     });
 }
 

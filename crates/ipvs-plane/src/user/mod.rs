@@ -49,12 +49,22 @@ pub use port::PortCounters;
 pub use selection::Selection;
 
 /// What a plane is started with.
-#[derive(Clone, Debug, Default)]
+#[derive(Clone, Debug)]
 pub struct Options {
     /// The interfaces that are its ports.
     pub ports: Selection,
     /// Capacities of its tables.
     pub limits: Limits,
+    /// Whether it announces the virtual addresses and answers ARP and neighbour
+    /// discovery for them. Not, if a router sends their packets here, or while
+    /// another director has them.
+    pub answers_for_vips: bool,
+}
+
+impl Default for Options {
+    fn default() -> Self {
+        Self { ports: Selection::All, limits: Limits::default(), answers_for_vips: true }
+    }
 }
 
 /// Why the plane cannot start, and what to do about it.
@@ -154,7 +164,7 @@ pub struct UserPlane {
 impl UserPlane {
     /// Starts a plane in the calling thread's network namespace.
     pub fn start(options: &Options) -> Result<Self, StartError> {
-        let worker = Worker::new(options.ports.clone(), options.limits)?;
+        let worker = Worker::new(options)?;
         let flags = EventfdFlags::NONBLOCK | EventfdFlags::CLOEXEC;
         let wake = eventfd(0, flags).map_err(|error| StartError::Thread(error.into()))?;
         let wake = Arc::new(wake);
@@ -235,7 +245,7 @@ impl Plane for UserPlane {
     }
 
     fn tick(&mut self) {
-        self.ask(Worker::tick);
+        self.ask(Worker::catch_up);
     }
 
     fn host_changed(&mut self) {

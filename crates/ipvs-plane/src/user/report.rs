@@ -1,5 +1,9 @@
 //! What the plane says of itself, in words.
 
+use std::collections::BTreeSet;
+
+use ipvs_core::service::ServiceKey;
+
 use super::selection::excuse;
 use super::worker::Worker;
 
@@ -11,11 +15,12 @@ impl Worker {
         lines.extend(self.forwarding.turned_off().map(|switch| {
             format!("{switch}: turned off until the plane ends, lest replies go out untranslated")
         }));
-        for (family, addr) in self.vips.iter().filter(|(f, a)| self.host().owns(*f, *a)) {
+        let owned = |key: &ServiceKey| self.host().owns(key.family(), key.addr);
+        let addrs = self.registry.keys().filter(owned).map(|key| key.addr.to_ip(key.family()));
+        for addr in addrs.collect::<BTreeSet<_>>() {
             lines.push(format!(
-                "virtual address {}: it is an address of this host, whose kernel answers its \
-                 clients with a refusal; remove it from the host, the plane answers for it",
-                addr.to_ip(family)
+                "virtual address {addr}: it is an address of this host, whose kernel answers its \
+                 clients with a refusal; remove it from the host, the plane answers for it"
             ));
         }
         let counted = [

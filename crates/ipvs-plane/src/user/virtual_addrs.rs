@@ -47,11 +47,6 @@ impl VirtualAddrs {
         self.all.contains_key(&(family, addr))
     }
 
-    /// All of them.
-    pub(super) fn iter(&self) -> impl Iterator<Item = (Family, Addr)> {
-        self.all.keys().copied()
-    }
-
     /// Those that are to be announced now; one time less is left for each.
     pub(super) fn take_due(&mut self) -> Vec<(Family, Addr)> {
         let due = self.all.iter_mut().filter(|(_, left)| **left > 0);

@@ -10,7 +10,9 @@ use std::time::Duration;
 
 use ipvs_core::addr::{Addr, Family};
 use ipvs_core::command::Command;
+use ipvs_core::conn::Tuple;
 use ipvs_core::director::{self, Scratch};
+use ipvs_core::expiry;
 use ipvs_core::snapshot::Refused;
 use ipvs_core::time::{Instant, Millis};
 use ipvs_core::verdict::{Reason, Verdict};
@@ -24,20 +26,22 @@ use super::pool::Pool;
 use super::port::Port;
 use super::selection::Selection;
 use super::virtual_addrs::VirtualAddrs;
-use super::{StartError, arp, nd, segment};
+use super::{Options, StartError, arp, nd, segment};
 use crate::fragment;
 use crate::frame::Frame;
 use crate::memory::{Host as _, MemoryTables};
 use crate::registry::Registry;
 use crate::rtnetlink::{Link, Monitor};
-use crate::store::{Limits, Store as _};
+use crate::store::Store as _;
 
 /// Frames taken from one port before the next has its turn.
 const BUDGET: u32 = 256;
 /// Turns between two looks for other things than frames.
 const TURNS: u32 = 16;
 /// Between two looks at the timers.
-const TICK: Millis = Millis(1_000);
+const TICK: Millis = Millis(100);
+/// Looks that it takes to see all of them.
+const SHARES: u32 = 10;
 
 /// What the control side asks: it is done between two packets.
 pub(super) type Request = Box<dyn FnOnce(&mut Worker) + Send>;
@@ -50,6 +54,8 @@ pub(super) struct Worker {
     pub(super) pending: Pending,
     pub(super) forwarding: Forwarding,
     pub(super) selection: Selection,
+    /// It answers for the virtual addresses.
+    answers: bool,
     /// Ports that could not be opened, by name, and why.
     pub(super) failures: Vec<(String, String)>,
     /// Frames to an interface that is no port.
@@ -65,6 +71,7 @@ pub(super) struct Worker {
     monitor: Monitor,
     /// When the timers are looked at, on the host's clock.
     next_tick: Instant,
+    ticks: u32,
     running: bool,
 }
 
@@ -76,7 +83,8 @@ impl std::fmt::Debug for Worker {
 
 impl Worker {
     /// Opens everything in the calling thread's network namespace.
-    pub(super) fn new(selection: Selection, limits: Limits) -> Result<Self, StartError> {
+    pub(super) fn new(options: &Options) -> Result<Self, StartError> {
+        let limits = options.limits;
         // Before the first question, so that no change is missed.
         let monitor = Monitor::open().map_err(StartError::netlink)?;
         let host = LinuxHost::open().map_err(StartError::netlink)?;
@@ -89,7 +97,8 @@ impl Worker {
             vips: VirtualAddrs::default(),
             pending: Pending::default(),
             forwarding: Forwarding::default(),
-            selection,
+            selection: options.ports.clone(),
+            answers: options.answers_for_vips,
             failures: Vec::new(),
             portless: 0,
             unfinished: 0,
@@ -99,6 +108,7 @@ impl Worker {
             pool: Pool::default(),
             monitor,
             next_tick: Instant::default(),
+            ticks: 0,
             running: true,
         };
         worker.selection.check(worker.host().links())?;
@@ -150,16 +160,23 @@ impl Worker {
     /// Applies commands; virtual addresses that are new are announced.
     pub(super) fn apply(&mut self, commands: &[Command]) -> Result<(), Refused> {
         self.registry.apply(commands)?;
-        self.vips.replace(self.registry.keys());
-        self.join_groups();
-        self.announce();
+        self.take_vips();
         Ok(())
+    }
+
+    /// Takes over the services' addresses.
+    fn take_vips(&mut self) {
+        if self.answers {
+            self.vips.replace(self.registry.keys());
+            self.join_groups();
+            self.announce();
+        }
     }
 
     /// Moves the clock, and does what has become due.
     pub(super) fn shift_clock(&mut self, by: Duration) {
         self.host().shift_clock(by);
-        self.tick();
+        self.catch_up();
     }
 
     /// The interfaces of the ports.
@@ -367,11 +384,30 @@ impl Worker {
         self.vips.join_groups(&ports);
     }
 
-    /// Looks at the timers.
-    pub(super) fn tick(&mut self) {
+    /// Does what has become due, wherever it is.
+    pub(super) fn catch_up(&mut self) {
+        self.registry.store_mut().sweep();
+        self.second();
+        self.flush();
+    }
+
+    /// Looks at a share of the connections' timers, and at all others now and then.
+    fn tick(&mut self) {
         let now = self.host().now();
         self.next_tick = now.after(TICK);
-        self.registry.store_mut().sweep();
+        let tables = self.registry.store();
+        let share = tables.touched().div_ceil(SHARES);
+        let first = share * (self.ticks % SHARES);
+        expiry::sweep(tables, &mut Tuple::default(), first, share, now);
+        self.ticks = self.ticks.wrapping_add(1);
+        if self.ticks.is_multiple_of(SHARES) {
+            self.second();
+        }
+    }
+
+    /// Looks at the timers that need no haste.
+    fn second(&mut self) {
+        let now = self.host().now();
         self.registry.tick();
         self.pending.expire(now, &mut self.pool);
         self.announce();
