@@ -4,3 +4,4 @@
 
 pub mod adm;
 pub mod daemon;
+pub mod demo;

@@ -8,9 +8,11 @@ use std::path::Path;
 use std::process::ExitCode;
 
 use ipvs_cli::adm::{self, Io, names::SystemNames, split_endpoint};
-use ipvs_cli::daemon;
+use ipvs_cli::{daemon, demo};
 
-const USAGE: &str = "Usage: ipvs daemon [OPTIONS]    run a director (see ipvs daemon --help)
+const USAGE: &str =
+    "Usage: ipvs demo [OPTIONS]      watch it balance in namespaces (see ipvs demo --help)
+       ipvs daemon [OPTIONS]    run a director (see ipvs daemon --help)
        ipvs status              how packets get in, and what became of them
        ipvs detach              remove the eBPF plane that a daemon left
        ipvs adm ARGUMENTS...    what ipvsadm does (see ipvs adm -h)
@@ -29,6 +31,7 @@ fn main() -> ExitCode {
             args.insert(0, "ipvsadm".into());
             ipvsadm(args)
         }
+        Some("demo") => demo::run(args),
         Some("daemon" | "detach" | "status") => daemon::run(args),
         Some("-h" | "--help" | "help") => usage(&mut io::stdout(), 0),
         _ => usage(&mut io::stderr(), 2),

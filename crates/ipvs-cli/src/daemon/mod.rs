@@ -12,6 +12,7 @@ use clap::Parser as _;
 use ipvs_daemon::Daemon;
 use tracing::Level;
 
+pub(crate) use self::options::Plane;
 use self::options::{Cli, Task};
 
 /// Runs the command line `ipvs SUBCOMMAND …`, the program's name first.
