@@ -1,5 +1,5 @@
-//! `cargo xtask bpf`: builds the eBPF object that is committed beside the
-//! plane, so that users of ipvs-rs need stable Rust and nothing else.
+//! `cargo xtask bpf`: builds the eBPF objects that are committed beside what
+//! loads them, so that users of ipvs-rs need stable Rust and nothing else.
 
 mod gate;
 mod sources;
@@ -23,15 +23,42 @@ const RUSTFLAGS: [&str; 3] = [
     "-Clink-arg=--cpu-features=+allows-misaligned-mem-access",
 ];
 const TARGET: &str = "bpfel-unknown-none";
-const PACKAGE: &str = "ipvs-bpf-programs";
-const BINARY: &str = "ipvs";
-const OBJECT: &str = "crates/ipvs-plane/src/bpf/ipvs.bpf.o";
-const HASH: &str = "crates/ipvs-plane/src/bpf/ipvs.bpf.o.sha256-of-sources";
 
-/// What to do with the eBPF object.
+/// An object, what it is made from and where it is committed.
+#[derive(Debug)]
+struct Object {
+    package: &'static str,
+    binary: &'static str,
+    path: &'static str,
+    hash: &'static str,
+    /// Folders whose files are compiled into it.
+    folders: &'static [&'static str],
+}
+
+const OBJECTS: [Object; 2] = [
+    Object {
+        package: "ipvs-bpf-programs",
+        binary: "ipvs",
+        path: "crates/ipvs-plane/src/bpf/ipvs.bpf.o",
+        hash: "crates/ipvs-plane/src/bpf/ipvs.bpf.o.sha256-of-sources",
+        folders: &["bpf", "crates/ipvs-core/src", "crates/ipvs-wire/src"],
+    },
+    Object {
+        package: "ipvs-bench-programs",
+        binary: "bench",
+        path: "bench/src/programs/bench.bpf.o",
+        hash: "bench/src/programs/bench.bpf.o.sha256-of-sources",
+        folders: &["bench/bpf", "crates/ipvs-wire/src"],
+    },
+];
+
+/// What to do with the eBPF objects.
 #[derive(Debug, clap::Args)]
 pub(crate) struct Options {
-    /// Change nothing; fail if the committed object is not what its sources give
+    /// Only the object of this name: `ipvs` or `bench`
+    #[arg(long, value_parser = OBJECTS.map(|object| object.binary))]
+    only: Option<String>,
+    /// Change nothing; fail if a committed object is not what its sources give
     #[arg(long)]
     check: bool,
     /// Print the length of each function, in instructions
@@ -39,72 +66,79 @@ pub(crate) struct Options {
     stats: bool,
 }
 
-/// Builds the object, or checks the committed one.
+/// Builds the objects, or checks the committed ones.
 pub(crate) fn run_task(options: &Options) -> Result<()> {
     let root = workspace();
-    let hash = sources::hash(&root)?;
-    if options.check {
-        check(&root, &hash, options.stats)
-    } else {
-        write(&root, &hash, options.stats)
-    }
-}
-
-fn write(root: &Path, hash: &str, stats: bool) -> Result<()> {
-    let toolchain = Toolchain::ready(root)?;
-    let built = build(root, &toolchain)?;
-    let object = root.join(OBJECT);
-    fs::create_dir_all(object.parent().unwrap_or(root))?;
-    fs::copy(&built, &object).with_context(|| format!("cannot write {OBJECT}"))?;
-    fs::write(root.join(HASH), format!("{hash}\n"))
-        .with_context(|| format!("cannot write {HASH}"))?;
-    say(&format!("{OBJECT}: {} octets", fs::metadata(&object)?.len()));
-    if stats { gate::stats(&toolchain, &object) } else { Ok(()) }
-}
-
-fn check(root: &Path, hash: &str, stats: bool) -> Result<()> {
-    let committed = fs::read_to_string(root.join(HASH))
-        .with_context(|| format!("cannot read {HASH}: run `cargo xtask bpf`"))?;
-    if committed.trim() != hash {
-        bail!("{OBJECT} is older than its sources: run `cargo xtask bpf` and commit the object");
-    }
-    say("the committed eBPF object is as new as its sources");
-    let toolchain = match Toolchain::ready(root) {
-        Ok(toolchain) => toolchain,
-        Err(error) => {
-            say(&format!(
-                "skipped: rebuilding the eBPF object to compare it, for want of the toolchain: {error:#}"
-            ));
-            return Ok(());
+    let wanted = |object: &&Object| options.only.as_ref().is_none_or(|it| it == object.binary);
+    for object in OBJECTS.iter().filter(wanted) {
+        let hash = sources::hash(&root, object)?;
+        if options.check {
+            object.check(&root, &hash, options.stats)?;
+        } else {
+            object.write(&root, &hash, options.stats)?;
         }
-    };
-    let built = build(root, &toolchain)?;
-    let object = root.join(OBJECT);
-    if fs::read(&built)? != fs::read(&object).with_context(|| format!("cannot read {OBJECT}"))? {
-        bail!("{OBJECT} differs from {}, which its sources give", built.display());
     }
-    say("a rebuild gives the committed eBPF object, octet by octet");
-    if stats { gate::stats(&toolchain, &object) } else { Ok(()) }
+    Ok(())
 }
 
-/// Compiles, strips and examines the object; returns where it lies.
-fn build(root: &Path, toolchain: &Toolchain) -> Result<PathBuf> {
-    let target_dir = root.join("target/bpf");
-    let mut command = cargo();
-    toolchain.compile_with(&mut command);
-    command
-        .env("CARGO_TARGET_DIR", &target_dir)
-        .env("CARGO_ENCODED_RUSTFLAGS", rustflags(root, toolchain)?.join("\x1f"))
-        .args(["build", "--quiet", "--locked", "--profile", "bpf"])
-        .args(["--package", PACKAGE, "--bin", BINARY, "--target", TARGET]);
-    run(&mut command)?;
-    let linked = target_dir.join(TARGET).join("bpf").join(BINARY);
-    let object = target_dir.join("ipvs.bpf.o");
-    // Takes the debug information out; .BTF and .BTF.ext stay.
-    run(toolchain.llvm("llvm-strip").arg("-g").arg("-o").arg(&object).arg(&linked))?;
-    gate::no_panic(toolchain, &object)?;
-    gate::no_forward_declaration(toolchain, &object)?;
-    Ok(object)
+impl Object {
+    fn write(&self, root: &Path, hash: &str, stats: bool) -> Result<()> {
+        let toolchain = Toolchain::ready(root)?;
+        let built = self.build(root, &toolchain)?;
+        let place = root.join(self.path);
+        fs::create_dir_all(place.parent().unwrap_or(root))?;
+        fs::copy(&built, &place).with_context(|| format!("cannot write {}", self.path))?;
+        fs::write(root.join(self.hash), format!("{hash}\n"))
+            .with_context(|| format!("cannot write {}", self.hash))?;
+        say(&format!("{}: {} octets", self.path, fs::metadata(&place)?.len()));
+        if stats { gate::stats(&toolchain, &place) } else { Ok(()) }
+    }
+
+    fn check(&self, root: &Path, hash: &str, stats: bool) -> Result<()> {
+        let name = self.path;
+        let committed = fs::read_to_string(root.join(self.hash))
+            .with_context(|| format!("cannot read {}: run `cargo xtask bpf`", self.hash))?;
+        if committed.trim() != hash {
+            bail!("{name} is older than its sources: run `cargo xtask bpf` and commit the object");
+        }
+        say(&format!("{name} is as new as its sources"));
+        let toolchain = match Toolchain::ready(root) {
+            Ok(toolchain) => toolchain,
+            Err(error) => {
+                say(&format!(
+                    "skipped: rebuilding {name} to compare it, for want of the toolchain: {error:#}"
+                ));
+                return Ok(());
+            }
+        };
+        let built = self.build(root, &toolchain)?;
+        let place = root.join(name);
+        if fs::read(&built)? != fs::read(&place).with_context(|| format!("cannot read {name}"))? {
+            bail!("{name} differs from {}, which its sources give", built.display());
+        }
+        say(&format!("a rebuild gives {name}, octet by octet"));
+        if stats { gate::stats(&toolchain, &place) } else { Ok(()) }
+    }
+
+    /// Compiles, strips and examines the object; returns where it lies.
+    fn build(&self, root: &Path, toolchain: &Toolchain) -> Result<PathBuf> {
+        let target_dir = root.join("target/bpf");
+        let mut command = cargo();
+        toolchain.compile_with(&mut command);
+        command
+            .env("CARGO_TARGET_DIR", &target_dir)
+            .env("CARGO_ENCODED_RUSTFLAGS", rustflags(root, toolchain)?.join("\x1f"))
+            .args(["build", "--quiet", "--locked", "--profile", "bpf"])
+            .args(["--package", self.package, "--bin", self.binary, "--target", TARGET]);
+        run(&mut command)?;
+        let linked = target_dir.join(TARGET).join("bpf").join(self.binary);
+        let object = target_dir.join(format!("{}.bpf.o", self.binary));
+        // Takes the debug information out; .BTF and .BTF.ext stay.
+        run(toolchain.llvm("llvm-strip").arg("-g").arg("-o").arg(&object).arg(&linked))?;
+        gate::no_panic(toolchain, &object)?;
+        gate::no_forward_declaration(toolchain, &object)?;
+        Ok(object)
+    }
 }
 
 /// [`RUSTFLAGS`], and what keeps the places of this machine out of the object:

@@ -1,5 +1,6 @@
 //! `cargo xtask`: one entry for everything a developer of ipvs-rs runs.
 
+mod bench;
 mod bpf;
 mod packages;
 mod run;
@@ -23,7 +24,14 @@ struct Cli {
 
 #[derive(Debug, Subcommand)]
 enum Task {
-    /// Build the committed eBPF object from its sources, or check it
+    /// Measure what a packet costs
+    #[command(disable_help_flag = true)]
+    Bench {
+        /// What the bench is told; `--help` lists it
+        #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
+        args: Vec<OsString>,
+    },
+    /// Build the committed eBPF objects from their sources, or check them
     Bpf(bpf::Options),
     /// Replay recorded behaviour of the kernel's IPVS on a plane
     #[command(disable_help_flag = true)]
@@ -38,6 +46,7 @@ enum Task {
 
 fn main() -> ExitCode {
     let result = match Cli::parse().task {
+        Task::Bench { args } => bench::run_task(&args),
         Task::Bpf(options) => bpf::run_task(&options),
         Task::Conformance { args } => conformance(&args),
         Task::Test(options) => test::run_task(&options),

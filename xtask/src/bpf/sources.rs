@@ -1,4 +1,4 @@
-//! The fingerprint of everything that the eBPF object is made from.
+//! The fingerprint of everything that an eBPF object is made from.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -6,23 +6,21 @@ use std::path::{Path, PathBuf};
 use anyhow::{Context as _, Result};
 use sha2::{Digest as _, Sha256};
 
-use super::{PACKAGE, RUSTFLAGS, TARGET, toolchain};
+use super::{Object, RUSTFLAGS, TARGET, toolchain};
 use crate::run::{cargo, output};
 
-/// Folders whose files are compiled into the object.
-const FOLDERS: [&str; 3] = ["bpf", "crates/ipvs-core/src", "crates/ipvs-wire/src"];
-/// Parts of the workspace's manifest that bear on it.
+/// Parts of the workspace's manifest that bear on an object.
 const SECTIONS: [&str; 2] = ["[profile.bpf]", "[workspace.package]"];
 
 /// The SHA-256, in hex, of all that decides the object's octets.
-pub(super) fn hash(root: &Path) -> Result<String> {
+pub(super) fn hash(root: &Path, object: &Object) -> Result<String> {
     let mut sha = Sha256::new();
     let mut add = |what: &str, octets: &[u8]| {
         // Lengths keep two neighbours from reading as one.
         sha.update(format!("{what} {}\n", octets.len()));
         sha.update(octets);
     };
-    for folder in FOLDERS {
+    for folder in object.folders {
         let mut files = Vec::new();
         collect(&root.join(folder), &mut files)?;
         files.sort();
@@ -36,7 +34,7 @@ pub(super) fn hash(root: &Path) -> Result<String> {
     for section in SECTIONS {
         add(section, section_of(&manifest, section).as_bytes());
     }
-    add("dependencies", dependencies(root)?.as_bytes());
+    add("dependencies", dependencies(root, object.package)?.as_bytes());
     add("flags", RUSTFLAGS.join(" ").as_bytes());
     add("toolchain", toolchain::versions().as_bytes());
     Ok(format!("{:x}", sha.finalize()))
@@ -69,7 +67,7 @@ fn section_of(manifest: &str, section: &str) -> String {
 }
 
 /// The crates of the object with their versions and features.
-fn dependencies(root: &Path) -> Result<String> {
+fn dependencies(root: &Path, package: &str) -> Result<String> {
     let tree = output(cargo().args([
         "tree",
         "--locked",
@@ -81,7 +79,7 @@ fn dependencies(root: &Path) -> Result<String> {
         "--target",
         TARGET,
         "--package",
-        PACKAGE,
+        package,
     ]))?;
     // Our own crates are printed with the folder they lie in.
     let here = root.to_string_lossy();

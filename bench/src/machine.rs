@@ -1,0 +1,109 @@
+//! On what the figures were taken: a figure without its machine says nothing.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::process::{Command, Stdio};
+use std::time::Duration;
+
+use anyhow::{Context as _, Result};
+use rustix::process::{Pid, setpriority_process};
+use rustix::thread::{CpuSet, sched_getaffinity, sched_setaffinity};
+use rustix::time::{ClockId, clock_gettime};
+use serde::Serialize;
+
+/// What has this CPU's thread go before others.
+const URGENT: i32 = -20;
+
+/// The machine, its kernel, and what of ours ran there.
+#[derive(Clone, Debug, Serialize)]
+pub(crate) struct Machine {
+    /// The processor's own name.
+    pub(crate) processor: String,
+    /// How many there are.
+    pub(crate) processors: usize,
+    /// The hypervisor's mark, if there is one.
+    pub(crate) virtualized: bool,
+    /// Name and release of the kernel.
+    pub(crate) kernel: String,
+    /// The commit that was measured, with `+` where there were changes to it.
+    pub(crate) commit: String,
+}
+
+impl Machine {
+    /// This one.
+    pub(crate) fn this() -> Self {
+        let cpuinfo = fs::read_to_string("/proc/cpuinfo").unwrap_or_default();
+        let field = |name: &str| {
+            let line = cpuinfo.lines().find(|line| line.starts_with(name))?;
+            Some(line.split_once(':')?.1.trim().to_owned())
+        };
+        let uname = rustix::system::uname();
+        let kernel = [uname.sysname(), uname.release()].map(|it| it.to_string_lossy().into_owned());
+        Self {
+            processor: field("model name").unwrap_or_else(|| std::env::consts::ARCH.to_owned()),
+            processors: cpuinfo.lines().filter(|line| line.starts_with("processor")).count(),
+            virtualized: field("flags")
+                .is_some_and(|it| it.split(' ').any(|it| it == "hypervisor")),
+            kernel: kernel.join(" "),
+            commit: commit().unwrap_or_else(|| "unknown".to_owned()),
+        }
+    }
+}
+
+fn commit() -> Option<String> {
+    let git = |arguments: &[&str]| {
+        let mut command = Command::new("git");
+        command.args(arguments).current_dir(Path::new(env!("CARGO_MANIFEST_DIR")));
+        let output = command.stderr(Stdio::null()).output().ok()?;
+        let text = String::from_utf8(output.stdout).ok()?;
+        output.status.success().then(|| text.trim().to_owned())
+    };
+    let changed = !git(&["status", "--porcelain", "--untracked-files=no"])?.is_empty();
+    let commit = git(&["rev-parse", "--short=12", "HEAD"])?;
+    Some(if changed { commit + "+" } else { commit })
+}
+
+/// The time that one CPU has spent on our packets.
+///
+/// Almost all is spent by the thread that sends, which the kernel has do all
+/// that follows, too. What it puts off is done by the CPU's own thread for that.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct CpuTime {
+    /// Where the kernel tells the time of the latter.
+    put_off: Option<PathBuf>,
+}
+
+impl CpuTime {
+    /// That of `cpu`, to which this thread is bound.
+    pub(crate) fn of(cpu: usize) -> Self {
+        let name = format!("ksoftirqd/{cpu}\n");
+        let is_it =
+            |path: &PathBuf| fs::read_to_string(path.join("comm")).is_ok_and(|it| it == name);
+        let processes = fs::read_dir("/proc").into_iter().flatten().flatten().map(|it| it.path());
+        Self { put_off: processes.into_iter().find(is_it).map(|path| path.join("schedstat")) }
+    }
+
+    /// So far.
+    pub(crate) fn now(&self) -> Duration {
+        let own = clock_gettime(ClockId::ThreadCPUTime);
+        let own = Duration::new(own.tv_sec.unsigned_abs(), u32::try_from(own.tv_nsec).unwrap_or(0));
+        let put_off = self.put_off.as_ref().and_then(|path| {
+            let text = fs::read_to_string(path).ok()?;
+            text.split(' ').next()?.parse().ok()
+        });
+        own + Duration::from_nanos(put_off.unwrap_or(0))
+    }
+}
+
+/// Binds this thread, and those it starts, to one CPU, and has it go before
+/// others there; returns which.
+pub(crate) fn take_one_cpu(wanted: Option<usize>) -> Result<usize> {
+    let allowed = sched_getaffinity(None)?;
+    let last = (0..CpuSet::MAX_CPU).rev().find(|cpu| allowed.is_set(*cpu));
+    let cpu = wanted.or(last).context("no CPU to run on")?;
+    let mut one = CpuSet::new();
+    one.set(cpu);
+    sched_setaffinity(None, &one).with_context(|| format!("cannot run on CPU {cpu} alone"))?;
+    setpriority_process(None::<Pid>, URGENT).context("cannot go before others")?;
+    Ok(cpu)
+}
