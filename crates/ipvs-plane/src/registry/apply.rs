@@ -303,7 +303,6 @@ impl<S: Store> Registry<S> {
             }
         }
         // The number of services was counted while they were written.
-        self.settings = Settings { services: self.settings.services, ..draft.settings };
         Ok(())
     }
 
