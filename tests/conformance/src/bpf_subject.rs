@@ -1,15 +1,15 @@
 //! The eBPF plane as the replay drives it.
 
 use std::path::{Path, PathBuf};
-use std::process;
 use std::time::Duration;
 
-use anyhow::{Context as _, anyhow};
+use anyhow::Context as _;
 use ipvs_core::snapshot::Control;
-use ipvs_plane::bpf::{AttachMode, BpfPlane, Options};
+use ipvs_plane::bpf::{AttachMode, BpfPlane, Options, StartError};
 use ipvs_plane::plane::Plane as _;
 use ipvs_plane::store::Limits;
 use nix::mount::{MsFlags, mount};
+use nix::unistd::gettid;
 
 use crate::namespace_subject::Driven;
 use crate::settings::Change;
@@ -38,10 +38,13 @@ pub struct Bpf {
 impl Bpf {
     /// Loads and attaches the programs.
     pub fn start() -> Result<Box<dyn Driven>, Trouble> {
-        let pins = Path::new(BPF_FS).join(format!("ipvs-conformance-{}", process::id()));
+        let pins = Path::new(BPF_FS).join(format!("ipvs-conformance-{}", gettid()));
         let interfaces = ["c0", "s0"].map(|name| (name.to_owned(), AttachMode::default())).to_vec();
         let options = Options { pins: pins.clone(), interfaces, limits: LIMITS };
-        let plane = BpfPlane::start(&options).map_err(|error| anyhow!(error))?;
+        let plane = BpfPlane::start(&options).map_err(|error| match error {
+            StartError::NotPermitted { .. } => Trouble::Unsupported(error.to_string()),
+            other => Trouble::Broken(other.into()),
+        })?;
         Ok(Box::new(Self { plane, pins }))
     }
 }

@@ -13,6 +13,7 @@
 //! * [`plane`]: the planes, and how a case is run on each.
 //! * [`mod@replay`]: a case driven through a subject.
 //! * [`compare`]: frame against frame, text against text.
+//! * [`run`]: many cases at a time.
 //! * [`report`]: what people and machines read at the end.
 
 pub mod adm;
@@ -27,6 +28,7 @@ pub mod namespace_subject;
 pub mod plane;
 pub mod replay;
 pub mod report;
+pub mod run;
 pub mod selection;
 pub mod settings;
 pub mod shell;

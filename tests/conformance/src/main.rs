@@ -8,8 +8,9 @@ use std::process::ExitCode;
 use anyhow::{Context as _, Result};
 use clap::Parser;
 use ipvs_conformance::case::{Recorded, folders};
-use ipvs_conformance::plane::{Plane, run_case};
+use ipvs_conformance::plane::Plane;
 use ipvs_conformance::report::{Report, write_case};
+use ipvs_conformance::run::run_all;
 use ipvs_conformance::selection::{MustPass, Selection};
 
 /// Replays recorded behaviour of the kernel's IPVS and tells what differs.
@@ -30,7 +31,7 @@ struct Cli {
     /// Only the case of this name
     #[arg(long, value_name = "NAME")]
     case: Option<String>,
-    /// Only the cases that passing.txt says must pass on this plane
+    /// Only the cases that passing.txt says must pass on this plane; one that is skipped fails
     #[arg(long, conflicts_with = "case")]
     must_pass: bool,
     /// Write the outcomes to this file too
@@ -55,7 +56,7 @@ fn main() -> ExitCode {
 
 /// Replays what was asked for; returns whether nothing failed.
 fn run(cli: &Cli) -> Result<bool> {
-    cli.plane.prepare()?;
+    let ready = cli.plane.prepare();
     let home = Path::new(env!("CARGO_MANIFEST_DIR"));
     let dir = cli.dir.clone().unwrap_or_else(|| home.join("cases"));
     let mut selection = Selection { only: cli.only.clone(), skip: cli.skip.clone(), names: None };
@@ -65,17 +66,33 @@ fn run(cli: &Cli) -> Result<bool> {
         selection.names = Some(vec![name.clone()]);
     }
     let mut out = Quiet(io::stdout().lock());
-    let mut report = Report { plane: cli.plane.name().to_owned(), cases: Vec::new() };
+    let missing = match &ready {
+        Ok(()) => cli.plane.is_missing(),
+        Err(error) => Some(format!("{error:#}")),
+    };
+    if let (true, Some(reason)) = (cli.must_pass, &missing) {
+        writeln!(out, "skipped: conformance on plane {}: {reason}", cli.plane.name())?;
+        return Ok(true);
+    }
+    ready?;
+    let mut cases = Vec::new();
     for folder in folders(&dir)? {
         let recorded = Recorded::load(&folder)?;
-        let case = &recorded.case;
-        if !selection.takes(case) {
-            continue;
+        if selection.takes(&recorded.case) {
+            cases.push(recorded);
         }
-        let outcome = run_case(&recorded, cli.plane);
-        write_case(&mut out, &case.name, &case.title, &outcome, cli.whole)?;
-        report.cases.push((case.name.clone(), outcome));
     }
+    let mut report = Report { plane: cli.plane.name().to_owned(), cases: Vec::new() };
+    let mut written = Ok(());
+    run_all(&cases, cli.plane, |recorded, outcome| {
+        let case = &recorded.case;
+        let outcome = if cli.must_pass { outcome.or_failed() } else { outcome };
+        if written.is_ok() {
+            written = write_case(&mut out, &case.name, &case.title, &outcome, cli.whole);
+        }
+        report.cases.push((case.name.clone(), outcome));
+    });
+    written?;
     if let Some(path) = &cli.json {
         let file =
             File::create(path).with_context(|| format!("cannot write {}", path.display()))?;

@@ -41,6 +41,14 @@ impl Plane {
         }
     }
 
+    /// Why no director of this plane can be started here, if so.
+    pub fn is_missing(self) -> Option<String> {
+        match self.subject() {
+            Err(Trouble::Unsupported(reason)) => Some(reason),
+            Ok(_) | Err(Trouble::Broken(_)) => None,
+        }
+    }
+
     /// A director of this plane, laid out as in the recordings.
     fn subject(self) -> Result<Box<dyn Subject>, Trouble> {
         match self {

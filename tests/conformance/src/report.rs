@@ -20,6 +20,20 @@ pub enum Outcome {
     Skipped(String),
 }
 
+impl Outcome {
+    /// The outcome where skipping is failing.
+    #[must_use]
+    pub fn or_failed(self) -> Self {
+        match self {
+            Self::Skipped(reason) => {
+                let place = "it must pass, and was skipped".to_owned();
+                Self::Failed(vec![Difference { place, lines: vec![reason] }])
+            }
+            other => other,
+        }
+    }
+}
+
 /// All outcomes of one run.
 #[derive(Debug)]
 pub struct Report {

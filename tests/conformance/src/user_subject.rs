@@ -8,12 +8,12 @@
 use std::collections::HashMap;
 use std::time::Duration;
 
-use anyhow::{Result, anyhow};
+use anyhow::Result;
 use ipvs_core::snapshot::Control;
 use ipvs_core::verdict::Reason;
 use ipvs_plane::plane::Plane as _;
 use ipvs_plane::store::Limits;
-use ipvs_plane::user::{Options, Selection, UserPlane};
+use ipvs_plane::user::{Options, Selection, StartError, UserPlane};
 
 use crate::host::Host;
 use crate::namespace_subject::Driven;
@@ -44,7 +44,10 @@ impl User {
     pub fn start() -> Result<Box<dyn Driven>, Trouble> {
         let ports = Selection::Named(["c0", "s0"].map(str::to_owned).to_vec());
         let plane = UserPlane::start(&Options { ports, limits: LIMITS, ..Options::default() })
-            .map_err(|error| anyhow!(error))?;
+            .map_err(|error| match error {
+                StartError::NotPermitted { .. } => Trouble::Unsupported(error.to_string()),
+                other => Trouble::Broken(other.into()),
+            })?;
         Ok(Box::new(Self { plane, passed: HashMap::new() }))
     }
 }
