@@ -20,7 +20,7 @@ use super::screen::Screen;
 /// The server that is drained.
 const DRAINED: usize = 0;
 /// Clients with sessions of many requests.
-const SESSIONS: usize = 24;
+const SESSIONS: u32 = 24;
 /// Between two requests of a session.
 const PAUSE: Duration = Duration::from_millis(20);
 /// Connections that are idle are not waited for longer than this.
@@ -67,8 +67,10 @@ pub(super) fn run(
     screen.heading("A server is drained: weight 0 under load");
     let service = site.service(Method::Nat, Transport::Tcp, true).context("no such service")?;
     let mut clients = Clients::default();
-    let requests = u32::try_from(length.as_millis() / PAUSE.as_millis()).unwrap_or(u32::MAX);
-    for _ in 0..SESSIONS {
+    let most = u32::try_from(length.as_millis() / PAUSE.as_millis()).unwrap_or(u32::MAX);
+    for number in 1..=SESSIONS {
+        // Of different lengths, so that they do not end all at once.
+        let requests = (most.saturating_mul(number) / SESSIONS).max(1);
         clients.add(
             site.lab.client(),
             service,

@@ -40,7 +40,7 @@ pub(super) struct Tally {
 }
 
 impl Tally {
-    /// Begins the next stretch; a request counts in the one in which it began.
+    /// Begins the next stretch.
     pub(super) fn begin_part(&self, part: usize) {
         self.part.store(part, Ordering::Relaxed);
     }
@@ -68,7 +68,10 @@ impl Tally {
         (answered.map(|count| count.load(Ordering::Relaxed)).sum(), failed)
     }
 
-    fn count(&self, part: usize, outcome: Result<usize, ()>) {
+    /// Counts a request in the stretch in which it began and ended; in the
+    /// middle one if these are two, for there lies what came between.
+    fn count(&self, began: usize, outcome: Result<usize, ()>) {
+        let part = if began == self.part.load(Ordering::Relaxed) { began } else { PARTS / 2 };
         let counter = match outcome {
             Ok(server) => self.answered.get(part).and_then(|servers| servers.get(server)),
             Err(()) => self.failed.get(part),
@@ -217,10 +220,21 @@ mod tests {
     #[test]
     fn requests_are_counted_by_part_and_server() {
         let tally = Tally::default();
-        for (part, outcome) in [(0, Ok(0)), (0, Ok(2)), (1, Ok(2)), (1, Err(()))] {
-            tally.count(part, outcome);
-        }
+        tally.count(0, Ok(0));
+        tally.count(0, Ok(2));
+        tally.begin_part(2);
+        tally.count(2, Ok(2));
         assert_eq!(tally.answered(), [1, 0, 2]);
-        assert_eq!((tally.of_part(0), tally.of_part(1), tally.failed()), ((2, 0), (1, 1), 1));
+        assert_eq!((tally.of_part(0), tally.of_part(2), tally.failed()), ((2, 0), (1, 0), 0));
+    }
+
+    #[test]
+    fn a_request_that_lasts_from_one_part_into_another_counts_between() {
+        let tally = Tally::default();
+        tally.begin_part(1);
+        tally.count(0, Err(()));
+        tally.begin_part(2);
+        tally.count(1, Err(()));
+        assert_eq!([0, 1, 2].map(|part| tally.of_part(part).1), [0, 2, 0]);
     }
 }

@@ -26,7 +26,7 @@ use crate::daemon::Plane;
 
 /// Balance real requests in namespaces of this machine, and show it
 #[derive(Debug, Parser)]
-#[command(name = "ipvs demo")]
+#[command(name = "ipvs demo", bin_name = "ipvs demo")]
 struct Options {
     /// Data plane; without root's rights it is the one in user space
     #[arg(long, value_enum, default_value_t = Plane::Auto)]
