@@ -37,9 +37,9 @@ pub struct Bpf {
 
 impl Bpf {
     /// Loads and attaches the programs.
-    pub fn start() -> Result<Box<dyn Driven>, Trouble> {
+    pub fn start(mode: AttachMode) -> Result<Box<dyn Driven>, Trouble> {
         let pins = Path::new(BPF_FS).join(format!("ipvs-conformance-{}", gettid()));
-        let interfaces = ["c0", "s0"].map(|name| (name.to_owned(), AttachMode::default())).to_vec();
+        let interfaces = ["c0", "s0"].map(|name| (name.to_owned(), mode)).to_vec();
         let options = Options { pins: pins.clone(), interfaces, limits: LIMITS };
         let plane = BpfPlane::start(&options).map_err(|error| match error {
             StartError::NotPermitted { .. } => Trouble::Unsupported(error.to_string()),

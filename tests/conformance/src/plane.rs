@@ -1,5 +1,7 @@
 //! The planes, and how a case is run on each.
 
+use ipvs_plane::bpf::AttachMode;
+
 use crate::bpf_subject::{self, Bpf};
 use crate::case::Recorded;
 use crate::compare::Difference;
@@ -18,8 +20,10 @@ pub enum Plane {
     Core,
     /// The plane of user space, in network namespaces.
     User,
-    /// The plane of eBPF, in network namespaces.
+    /// The plane of eBPF, in network namespaces, attached as it chooses: with TC.
     Bpf,
+    /// The same, attached with XDP.
+    Xdp,
 }
 
 impl Plane {
@@ -29,13 +33,14 @@ impl Plane {
             Self::Core => "core",
             Self::User => "user",
             Self::Bpf => "bpf",
+            Self::Xdp => "xdp",
         }
     }
 
     /// Makes this process ready for the plane. To be called before threads start.
     pub fn prepare(self) -> anyhow::Result<()> {
         match self {
-            Self::Bpf if ipvs_lab::can_make_namespaces() => bpf_subject::prepare(),
+            Self::Bpf | Self::Xdp if ipvs_lab::can_make_namespaces() => bpf_subject::prepare(),
             Self::User if !ipvs_lab::can_make_namespaces() => Ok(ipvs_lab::enter_user_namespace()?),
             _ => Ok(()),
         }
@@ -54,7 +59,10 @@ impl Plane {
         match self {
             Self::Core => Ok(Box::new(CoreSubject::new()?)),
             Self::User => Ok(Box::new(NamespaceSubject::new(&user_subject::host(), User::start)?)),
-            Self::Bpf => Ok(Box::new(NamespaceSubject::new(&Host::std_1(), Bpf::start)?)),
+            Self::Bpf | Self::Xdp => {
+                let mode = if self == Self::Xdp { AttachMode::Xdp } else { AttachMode::Auto };
+                Ok(Box::new(NamespaceSubject::new(&Host::std_1(), || Bpf::start(mode))?))
+            }
         }
     }
 }

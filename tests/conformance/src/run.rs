@@ -19,7 +19,9 @@ pub fn run_all(cases: &[Recorded], plane: Plane, mut each: impl FnMut(&Recorded,
     let jobs = match plane {
         // Faster than a thread is started.
         Plane::Core => 1,
-        Plane::User | Plane::Bpf => thread::available_parallelism().map_or(1, NonZeroUsize::get),
+        Plane::User | Plane::Bpf | Plane::Xdp => {
+            thread::available_parallelism().map_or(1, NonZeroUsize::get)
+        }
     };
     let next = AtomicUsize::new(0);
     let (sender, outcomes) = mpsc::channel();
