@@ -247,15 +247,17 @@ fn reply<B: Buffer, T: Tables>(packet: &mut Packet<'_, B>, tables: &T, conn: &Co
     if !T::RESOLVES && packet.room.way.kind == WayKind::Unresolved {
         return Outcome::pass(Reason::Unresolved);
     }
-    if packet.headers.ttl <= 1 {
-        // The host would forward it, and finds the same.
-        return Outcome::pass(Reason::LeftToRefuse);
-    }
-    if packet.headers.version == 4
+    let lives_out = packet.headers.ttl <= 1;
+    let too_long = packet.headers.version == 4
         && packet.headers.dont_fragment
-        && packet.is_longer_than(packet.room.way.mtu())
-    {
-        return Outcome::pass(Reason::LeftToRefuse);
+        && packet.is_longer_than(packet.room.way.mtu());
+    if lives_out || too_long {
+        // What a forwarding host finds before it asks us: not counted, not translated.
+        return if T::CUTS {
+            reject::reply(packet, tables, conn)
+        } else {
+            Outcome::pass(Reason::LeftToRefuse)
+        };
     }
     count_reply(packet, tables, conn);
     forward::to_client(packet, tables, conn)

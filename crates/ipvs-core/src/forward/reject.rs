@@ -95,6 +95,29 @@ pub(crate) fn too_big<B: Buffer, T: Tables>(
     send(packet, tables, error, counted(conn), [Reason::SentTooBig, Reason::TooLong])
 }
 
+/// A reply's time to live ends here, or it is longer than the path: the
+/// destination is told, by the director's address towards it.
+#[inline(always)]
+pub(crate) fn reply<B: Buffer, T: Tables>(
+    packet: &mut Packet<'_, B>,
+    tables: &T,
+    conn: &Conn,
+) -> Outcome {
+    let source = match tables.dest(conn.dest.get()) {
+        Some(dest) => dest.tunnel_source,
+        None => return Outcome::drop(Reason::DestGone),
+    };
+    let mtu = packet.room.way.mtu();
+    let (error, sent) = if packet.headers.ttl <= 1 {
+        let error = by_family(packet, IcmpError::V4_TIME_EXCEEDED, IcmpError::V6_TIME_EXCEEDED);
+        (error, Reason::SentTimeExceeded)
+    } else {
+        (IcmpError::fragmentation_needed(mtu), Reason::SentTooBig)
+    };
+    let report = Report { error, source, ttl: TTL, sent, unsent: Reason::NoRoute, dest: NONE };
+    answer(packet, tables, &report)
+}
+
 /// A reply is longer than the path to the client: the destination is told, by
 /// the virtual address and with a TTL that has passed the director.
 #[inline(always)]

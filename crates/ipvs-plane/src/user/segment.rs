@@ -44,12 +44,23 @@ struct Layout {
 /// Makes of the tunnelled packet in `frame` one or more that can be sent as
 /// they are, and hands each to `each`. `None`: it is no TCP or UDP packet, or
 /// not whole.
-pub(super) fn finish(frame: Frame, pool: &mut Pool, mut each: impl FnMut(Frame)) -> Option<()> {
+///
+/// Segments of TCP are made so short that they fit into `mtu` octets with the
+/// tunnel's header: where one ends is nobody's business. Those of UDP are
+/// datagrams.
+pub(super) fn finish(
+    frame: Frame,
+    mtu: u32,
+    pool: &mut Pool,
+    mut each: impl FnMut(Frame),
+) -> Option<()> {
     let Some(layout) = Layout::of(&frame) else {
         pool.give(frame);
         return None;
     };
-    let segment_len = frame.segment_len;
+    let room = mtu.saturating_sub(layout.payload - layout.outer);
+    let segment_len =
+        if layout.tcp && room != 0 { frame.segment_len.min(room) } else { frame.segment_len };
     let payload_len = layout.end - layout.payload;
     if segment_len == 0 || payload_len <= segment_len {
         let mut frame = frame;

@@ -255,7 +255,7 @@ impl Worker {
         let mut segments = std::mem::take(&mut self.segments);
         if whole {
             segments.push(frame);
-        } else if segment::finish(frame, &mut self.pool, |it| segments.push(it)).is_none() {
+        } else if segment::finish(frame, mtu, &mut self.pool, |it| segments.push(it)).is_none() {
             self.unfinished += 1;
         }
         for segment in segments.drain(..) {

@@ -62,7 +62,7 @@ fn check_outer(frame: &Frame) {
 
 fn cut(frame: Frame) -> Vec<Frame> {
     let mut segments = Vec::new();
-    finish(frame, &mut Pool::default(), |segment| segments.push(segment)).unwrap();
+    finish(frame, u32::MAX, &mut Pool::default(), |segment| segments.push(segment)).unwrap();
     segments
 }
 
@@ -133,8 +133,19 @@ proptest! {
             let mut frame = Frame::new(octets.clone());
             if frame.insert(14, 20, outer).is_some() {
                 frame.segment_len = segment_len;
-                finish(frame, &mut Pool::default(), |_| {});
+                finish(frame, 100, &mut Pool::default(), |_| {});
             }
         }
     }
+}
+
+#[test]
+fn segments_of_tcp_fit_with_the_tunnels_header() {
+    let kind = *Kind::ALL.iter().find(|kind| kind.is_tcp()).unwrap();
+    let mut train = tunnelled(kind, &[7; 4000], false);
+    train.segment_len = 1460;
+    let mut segments = Vec::new();
+    finish(train, 1500, &mut Pool::default(), |segment| segments.push(segment)).unwrap();
+    assert!(segments.iter().all(|segment| segment.octets().len() <= 1514));
+    assert!(segments.len() >= 3);
 }
