@@ -29,7 +29,7 @@ const CONNTRACK_MAX: &str = "/proc/sys/net/netfilter/nf_conntrack_max";
 
 /// A director at work.
 pub(crate) enum Director {
-    /// The floor.
+    /// One of the floors.
     Floor,
     /// The kernel's routes.
     Routes,
@@ -69,6 +69,11 @@ impl Director {
             Mode::Floor => {
                 let floor = rig.floor()?;
                 inside(namespace, || programs.attach_floor(&rig.outside, &floor))?;
+                Ok(Self::Floor)
+            }
+            Mode::TcFloor => {
+                let floor = rig.floor()?;
+                inside(namespace, || programs.attach_tc_floor(&rig.outside, &floor))?;
                 Ok(Self::Floor)
             }
             Mode::IpForward => {

@@ -9,7 +9,7 @@ use aya::sys::{Stats, enable_stats};
 use ipvs_core::addr::Family;
 
 use crate::director::has_nft;
-use crate::machine::{CpuTime, Machine, take_one_cpu};
+use crate::machine::{CpuTime, Machine, go_before_others, take_one_cpu};
 use crate::mode::Mode;
 use crate::packet::{Addresses, frame_len};
 use crate::report::{Report, Sample, Series, figures, ratios};
@@ -57,6 +57,9 @@ pub(crate) fn run_task(options: &Options, out: &mut impl Write) -> Result<()> {
     ensure!(options.flows.iter().all(|it| (1..=1_000_000).contains(it)), "1 to 1000000 flows");
     let modes = modes(&options.only)?;
     let cpu = take_one_cpu(options.cpu)?;
+    if !go_before_others() {
+        say("others may take the CPU meanwhile and cool its caches (no chrt, package util-linux)");
+    }
     let family = if options.ipv6 { Family::V6 } else { Family::V4 };
     let mut subjects = subjects(&modes, Addresses::of(family), most, &CpuTime::of(cpu))?;
     let mut all: Vec<Series> = Vec::new();

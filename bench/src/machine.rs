@@ -6,13 +6,9 @@ use std::process::{Command, Stdio};
 use std::time::Duration;
 
 use anyhow::{Context as _, Result};
-use rustix::process::{Pid, setpriority_process};
 use rustix::thread::{CpuSet, sched_getaffinity, sched_setaffinity};
 use rustix::time::{ClockId, clock_gettime};
 use serde::Serialize;
-
-/// What has this CPU's thread go before others.
-const URGENT: i32 = -20;
 
 /// The machine, its kernel, and what of ours ran there.
 #[derive(Clone, Debug, Serialize)]
@@ -95,8 +91,7 @@ impl CpuTime {
     }
 }
 
-/// Binds this thread, and those it starts, to one CPU, and has it go before
-/// others there; returns which.
+/// Binds this thread, and those it starts, to one CPU; returns which.
 pub(crate) fn take_one_cpu(wanted: Option<usize>) -> Result<usize> {
     let allowed = sched_getaffinity(None)?;
     let last = (0..CpuSet::MAX_CPU).rev().find(|cpu| allowed.is_set(*cpu));
@@ -104,6 +99,15 @@ pub(crate) fn take_one_cpu(wanted: Option<usize>) -> Result<usize> {
     let mut one = CpuSet::new();
     one.set(cpu);
     sched_setaffinity(None, &one).with_context(|| format!("cannot run on CPU {cpu} alone"))?;
-    setpriority_process(None::<Pid>, URGENT).context("cannot go before others")?;
     Ok(cpu)
+}
+
+/// Has this process go before others on its CPU: not only would they take
+/// time, which is left out, but leave cold caches behind. Returns whether it
+/// could be done.
+pub(crate) fn go_before_others() -> bool {
+    let own = std::process::id().to_string();
+    let mut command = Command::new("chrt");
+    command.args(["--fifo", "--pid", "1", &own]);
+    command.status().is_ok_and(|status| status.success())
 }

@@ -13,6 +13,8 @@ use crate::rig::Entry;
 pub(crate) enum Mode {
     /// An XDP program that sets MAC addresses and looks at nothing.
     Floor,
+    /// The same by a TC program: what the kernel's packet structure costs.
+    TcFloor,
     /// The kernel's forwarding by route.
     IpForward,
     /// nftables: destination NAT with connection tracking.
@@ -32,11 +34,12 @@ pub(crate) enum Hook {
 
 impl Mode {
     /// All of them, in the order of each round.
-    pub(crate) const ALL: [Self; 9] = [
+    pub(crate) const ALL: [Self; 10] = [
         Self::Floor,
         Self::Ipvs(Hook::Xdp, ForwardingMethod::Masquerade),
         Self::Ipvs(Hook::Xdp, ForwardingMethod::DirectRoute),
         Self::Ipvs(Hook::Xdp, ForwardingMethod::Tunnel),
+        Self::TcFloor,
         Self::Ipvs(Hook::Tc, ForwardingMethod::Masquerade),
         Self::Ipvs(Hook::Tc, ForwardingMethod::DirectRoute),
         Self::Ipvs(Hook::Tc, ForwardingMethod::Tunnel),
@@ -48,6 +51,7 @@ impl Mode {
     pub(crate) const fn name(self) -> &'static str {
         match self {
             Self::Floor => "floor",
+            Self::TcFloor => "tc-floor",
             Self::IpForward => "ip-forward",
             Self::NftDnat => "nft-dnat",
             Self::Ipvs(Hook::Xdp, ForwardingMethod::Masquerade) => "xdp-nat",
@@ -68,7 +72,9 @@ impl Mode {
     pub(crate) const fn entry(self) -> Entry {
         match self {
             Self::Floor | Self::Ipvs(Hook::Xdp, _) => Entry::Xdp,
-            Self::IpForward | Self::NftDnat | Self::Ipvs(Hook::Tc, _) => Entry::Stack,
+            Self::TcFloor | Self::IpForward | Self::NftDnat | Self::Ipvs(Hook::Tc, _) => {
+                Entry::Stack
+            }
         }
     }
 
@@ -86,6 +92,7 @@ impl Mode {
     pub(crate) const fn program(self) -> Option<&'static str> {
         match self {
             Self::Floor => Some("bench_floor"),
+            Self::TcFloor => Some("bench_tc_floor"),
             Self::Ipvs(Hook::Xdp, _) => Some("ipvs_xdp"),
             Self::Ipvs(Hook::Tc, _) => Some("ipvs_tc"),
             Self::IpForward | Self::NftDnat => None,
@@ -99,7 +106,7 @@ impl Mode {
             Self::Ipvs(_, ForwardingMethod::Tunnel) => addresses.dests(),
             _ => Range::default(),
         };
-        let ttl = if self == Self::Floor { TTL } else { TTL - 1 };
+        let ttl = if matches!(self, Self::Floor | Self::TcFloor) { TTL } else { TTL - 1 };
         Expectation {
             tunnel,
             to,

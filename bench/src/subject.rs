@@ -91,7 +91,7 @@ impl Subject {
         let right = self.mode.expectation(&self.rig.addresses);
         let packets = flows.max(WARM_UP);
         let run = self.send(right, Phase::Established, flows, packets, Order::Sequence)?;
-        Ok(run.took.wall / packets)
+        Ok(run.took.cpu / packets)
     }
 
     /// Sends `packets`, each of any of `flows` connections.

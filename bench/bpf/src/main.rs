@@ -76,6 +76,23 @@ fn view<'a, T>(ctx: *mut xdp_md) -> Option<&'a mut T> {
     Some(unsafe { &mut *(start as *mut T) })
 }
 
+/// Writes the whole header, each time: the frame comes back as others left it.
+#[inline(always)]
+fn write_headers<I>(frame: &mut Frame<I>, headers: &[u8; LONGEST]) {
+    const WORD: usize = size_of::<u64>();
+    const { assert!(size_of::<Frame<I>>() <= LONGEST) };
+    let (from, to) = (headers.as_ptr(), (&raw mut *frame).cast::<u8>());
+    // By the word, which the compiler would not do with what may overlap; and
+    // the last word over the end of the one before.
+    for word in 0..size_of::<Frame<I>>().div_ceil(WORD) {
+        let at = (word * WORD).min(size_of::<Frame<I>>() - WORD);
+        // SAFETY: both have the octets, since no word ends behind the frame.
+        unsafe {
+            to.add(at).cast::<u64>().write_unaligned(from.add(at).cast::<u64>().read_unaligned());
+        }
+    }
+}
+
 #[inline(always)]
 fn generate<I: Ip>(ctx: *mut xdp_md) -> u32 {
     let Some(plan) = BENCH_PLAN.get(0) else { return xdp_action::XDP_ABORTED };
@@ -85,9 +102,7 @@ fn generate<I: Ip>(ctx: *mut xdp_md) -> u32 {
     let flow = unsafe { (*cursor).step(plan) };
     let (offset, port) = client(flow);
     let address = plan.clients + offset;
-    // The whole header, each time: the frame comes back as others left it.
-    // SAFETY: the longest frame has as many octets as there are.
-    *frame = unsafe { *plan.headers.as_ptr().cast::<Frame<I>>() };
+    write_headers(frame, &plan.headers);
     frame.ip.set_client(address, Sum::ZERO.add32(plan.ip_sum));
     frame.tcp.source.set(port);
     let sum = Sum::ZERO.add32(plan.tcp_sum).add32(address.to_be()).add16(port.to_be());
@@ -95,7 +110,6 @@ fn generate<I: Ip>(ctx: *mut xdp_md) -> u32 {
     xdp_action::XDP_TX
 }
 
-const _: () = assert!(size_of::<Frame<Ipv6>>() == LONGEST);
 const _: () = assert!(size_of::<Tunnelled<Ipv6>>() == KEPT);
 
 #[unsafe(no_mangle)]
@@ -120,6 +134,38 @@ extern "C" fn bench_floor(ctx: *mut xdp_md) -> u32 {
     ethernet.source = floor.own;
     // SAFETY: the helper has no precondition.
     unsafe { helpers::bpf_redirect(floor.ifindex, 0) as u32 }
+}
+
+/// `struct __sk_buff` as far as it is used, without its two pointers: with
+/// them the compiler writes forward declarations whose order is not stable.
+#[repr(C)]
+struct SkBuff {
+    unused: [u32; 19],
+    data: u32,
+    data_end: u32,
+}
+
+/// The same with the kernel's packet structure: what the stack costs that is
+/// around a TC program.
+#[unsafe(no_mangle)]
+#[unsafe(link_section = "classifier")]
+extern "C" fn bench_tc_floor(ctx: *mut SkBuff) -> i32 {
+    const UNSPEC: i32 = -1;
+    let Some(floor) = BENCH_FLOOR.get(0) else { return UNSPEC };
+    // SAFETY: the context is this program's.
+    let (start, end) = unsafe { ((*ctx).data as usize, (*ctx).data_end as usize) };
+    if start + size_of::<Ethernet>() > end {
+        return UNSPEC;
+    }
+    // SAFETY: the octets lie in the packet, which is this program's alone.
+    let ethernet = unsafe { &mut *(start as *mut Ethernet) };
+    if !matches!(ethernet.kind.get(), Ipv4::ETHERTYPE | Ipv6::ETHERTYPE) {
+        return UNSPEC;
+    }
+    ethernet.destination = floor.neighbour;
+    ethernet.source = floor.own;
+    // SAFETY: the helper has no precondition.
+    unsafe { helpers::bpf_redirect(floor.ifindex, 0) as i32 }
 }
 
 /// Counts the replies that reach the client.

@@ -4,7 +4,11 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, Result, anyhow};
 use aya::maps::{Array, MapData, PerCpuArray};
-use aya::programs::{ProgramError, TestRun as _, TestRunAttrs, TestRunOptions, Xdp, XdpMode};
+use aya::programs::tc::TcAttachOptions;
+use aya::programs::{
+    LinkOrder, ProgramError, SchedClassifier, TcAttachType, TestRun as _, TestRunAttrs,
+    TestRunOptions, Xdp, XdpMode,
+};
 use aya::{Ebpf, EbpfLoader};
 use ipvs_bench_programs::records::{Counts, Cursor, Expectation, Floor, KEPT, Plan};
 use ipvs_core::addr::Family;
@@ -55,9 +59,7 @@ impl Programs {
             "bench_floor".into(),
             "bench_client".into(),
         ] {
-            xdp(&mut object, &name)?
-                .load()
-                .with_context(|| format!("the kernel refuses the program {name}"))?;
+            xdp(&mut object, &name)?.load().with_context(|| refused(&name))?;
         }
         Ok(Self { object, family, cpu_time })
     }
@@ -77,6 +79,19 @@ impl Programs {
         let octets: [u8; size_of::<Floor>()] = transmute!(*floor);
         self.array("BENCH_FLOOR")?.set(0, octets, 0)?;
         self.attach("bench_floor", link)
+    }
+
+    /// The same with the TC program.
+    pub(crate) fn attach_tc_floor(&mut self, link: &Link, floor: &Floor) -> Result<()> {
+        const NAME: &str = "bench_tc_floor";
+        let octets: [u8; size_of::<Floor>()] = transmute!(*floor);
+        self.array("BENCH_FLOOR")?.set(0, octets, 0)?;
+        let program = self.object.program_mut(NAME).with_context(|| missing(NAME))?;
+        let program: &mut SchedClassifier = program.try_into()?;
+        program.load().with_context(|| refused(NAME))?;
+        let order = TcAttachOptions::TcxOrder(LinkOrder::default());
+        let attached = program.attach_with_options(link.name(), TcAttachType::Ingress, order);
+        attached.map(|_kept_by_the_object| ()).with_context(|| format!("{NAME} on {link}"))
     }
 
     fn attach(&mut self, name: &str, link: &Link) -> Result<()> {
@@ -162,12 +177,19 @@ impl Programs {
     }
 
     fn map(&mut self, name: &str) -> Result<&mut aya::maps::Map> {
-        self.object.map_mut(name).ok_or_else(|| anyhow!("the bench's object has no map {name}"))
+        self.object.map_mut(name).ok_or_else(|| anyhow!(missing(name)))
     }
 }
 
+fn missing(name: &str) -> String {
+    format!("the bench's object has no {name}")
+}
+
+fn refused(name: &str) -> String {
+    format!("the kernel refuses the program {name}")
+}
+
 fn xdp<'a>(object: &'a mut Ebpf, name: &str) -> Result<&'a mut Xdp> {
-    let program =
-        object.program_mut(name).with_context(|| format!("the bench's object has no {name}"))?;
+    let program = object.program_mut(name).with_context(|| missing(name))?;
     program.try_into().map_err(|error: ProgramError| error.into())
 }
