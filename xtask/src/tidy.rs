@@ -9,7 +9,7 @@ use crate::run::{cargo, output, workspace};
 
 /// What each crate may use of our own; an arrow that is not here is a mistake.
 /// Tests may use anything.
-const ARROWS: [(&str, &[&str]); 12] = [
+const ARROWS: [(&str, &[&str]); 13] = [
     ("ipvs-wire", &[]),
     ("ipvs-core", &["ipvs-wire"]),
     ("ipvs-bpf-programs", &["ipvs-core", "ipvs-wire"]),
@@ -18,21 +18,22 @@ const ARROWS: [(&str, &[&str]); 12] = [
     ("ipvs-lab", &[]),
     ("ipvs-daemon", &["ipvs-core", "ipvs-netlink", "ipvs-plane", "ipvs-wire"]),
     ("ipvs-cli", &["ipvs-core", "ipvs-daemon", "ipvs-lab", "ipvs-netlink", "ipvs-plane"]),
-    (
-        "ipvs-conformance",
-        &[
-            "ipvs-cli",
-            "ipvs-core",
-            "ipvs-daemon",
-            "ipvs-lab",
-            "ipvs-netlink",
-            "ipvs-plane",
-            "ipvs-wire",
-        ],
-    ),
+    ("ipvs-conformance", CRATES),
+    ("ipvs-e2e", CRATES),
     ("ipvs-bench-programs", &["ipvs-wire"]),
     ("ipvs-bench", &["ipvs-bench-programs", "ipvs-core", "ipvs-lab", "ipvs-plane", "ipvs-wire"]),
     ("xtask", &[]),
+];
+
+/// What tests that are packages of their own may use.
+const CRATES: &[&str] = &[
+    "ipvs-cli",
+    "ipvs-core",
+    "ipvs-daemon",
+    "ipvs-lab",
+    "ipvs-netlink",
+    "ipvs-plane",
+    "ipvs-wire",
 ];
 
 /// Lines of a file that are not tests.
