@@ -1,9 +1,9 @@
 //! Taking over tables that an earlier daemon filled.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 
 use ipvs_core::dest::{Dest, DestId};
-use ipvs_core::service::Service;
+use ipvs_core::service::{Service, ServiceKey};
 use ipvs_core::settings::Settings;
 
 use super::ids::{Ids, Runs};
@@ -65,6 +65,12 @@ impl<S: Store> Registry<S> {
                     dests,
                 },
             );
+        }
+        // What is left of deleted services waits for its connections, too, and is
+        // freed after them. Which service it was is not known any more.
+        let ids: HashSet<u32> = services.values().map(|entry: &Entry| entry.id).collect();
+        for (id, dest) in found.dests.iter().filter(|(_, dest)| !ids.contains(&dest.service)) {
+            trash.put(*id, dest.key, ServiceKey::default(), 0, now);
         }
         Self {
             store,
