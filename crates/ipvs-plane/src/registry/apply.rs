@@ -1,7 +1,7 @@
 //! Applying a list of commands: first in a draft, where everything may still
 //! be refused, then in the tables.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 
 use ipvs_core::command::{Command, CommandError, TimeoutEdit};
 use ipvs_core::conn::ConnFlags;
@@ -203,7 +203,13 @@ impl<S: Store> Registry<S> {
         if self.position(draft, &entry, key).is_some() {
             return Err(CommandError::DestExists);
         }
-        let id = if let Some(trashed) = self.trash.take(service, key) {
+        let id = if let Some((id, serial)) = self.take_deleted(draft, service, key) {
+            // Its count never left a service that stays; it does not follow to another one.
+            if serial != entry.serial {
+                draft.reset.push((id, Reset::Statistics));
+            }
+            id
+        } else if let Some(trashed) = self.trash.take(service, key) {
             draft.taken_back.push(trashed);
             let same = trashed.serial == entry.serial;
             draft.reset.push((trashed.id, if same { Reset::Returned } else { Reset::Statistics }));
@@ -229,6 +235,20 @@ impl<S: Store> Registry<S> {
         draft.services.insert(*service, Some(entry));
         draft.memory.push((*service, MemoryEdit::Changed));
         Ok(())
+    }
+
+    /// Takes back a destination that the same list of commands deleted before.
+    fn take_deleted(
+        &self,
+        draft: &mut Draft,
+        service: &ServiceKey,
+        key: &DestKey,
+    ) -> Option<(DestId, u64)> {
+        let place = draft.deleted.iter().rposition(|(id, of, _)| {
+            of == service && self.dest_in(draft, *id).is_some_and(|dest| dest.key == *key)
+        })?;
+        let (id, _, serial) = draft.deleted.remove(place);
+        Some((id, serial))
     }
 
     fn edit_dest(
@@ -291,17 +311,24 @@ impl<S: Store> Registry<S> {
                 self.trash.put(*id, dest.key, *service, *serial, now);
             }
         }
+        let mut kept = HashSet::new();
         for (key, touched) in draft.services {
+            let id = touched.as_ref().map(|entry| entry.id);
+            kept.extend(id);
             let before = match touched {
                 Some(entry) => self.services.insert(key, entry),
-                None => self.services.remove(&key).inspect(|gone| self.service_ids.retire(gone.id)),
+                None => self.services.remove(&key),
             };
-            if let Some(before) = before
-                && runs.contains(&key)
-            {
+            let Some(before) = before else { continue };
+            if id != Some(before.id) {
+                self.service_ids.retire(before.id);
+            }
+            if runs.contains(&key) {
                 self.runs.retire(before.run);
             }
         }
+        let came_and_went = draft.taken_services.into_iter().filter(|id| !kept.contains(id));
+        came_and_went.for_each(|id| self.service_ids.untake(id));
         // The number of services was counted while they were written.
         Ok(())
     }
@@ -311,9 +338,12 @@ impl<S: Store> Registry<S> {
         let mut changed = Vec::new();
         let mut taken = Vec::new();
         for (key, touched) in &mut draft.services {
-            let before = self.services.get(key).map(|entry| &entry.dests);
+            let before = self.services.get(key);
             let after = touched.as_ref().map(|entry| &entry.dests);
-            if before == after {
+            if before.map(|entry| &entry.dests) == after {
+                if let (Some(before), Some(entry)) = (before, touched) {
+                    entry.run = before.run;
+                }
                 continue;
             }
             changed.push(*key);

@@ -9,6 +9,8 @@ mod apply;
 mod check;
 mod ids;
 mod status;
+#[cfg(test)]
+mod tests;
 mod trash;
 
 use std::collections::HashMap;

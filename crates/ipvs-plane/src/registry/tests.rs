@@ -1,0 +1,192 @@
+//! What lists of commands do to places, counts and connections.
+
+use std::cell::Cell;
+
+use ipvs_core::addr::{Addr, Family};
+use ipvs_core::command::{Command, CommandError};
+use ipvs_core::dest::{DestId, DestKey, DestSpec};
+use ipvs_core::hop::{RouteQuery, Way};
+use ipvs_core::name::Name;
+use ipvs_core::service::{ServiceKey, ServiceSpec};
+use ipvs_core::snapshot::Control as _;
+use ipvs_core::tables::Tables as _;
+use ipvs_core::time::{Instant, Millis};
+
+use super::Registry;
+use super::adopt::Found;
+use crate::memory::{Host, MemoryTables};
+use crate::store::Limits;
+
+/// A host that knows the time and nothing else.
+#[derive(Debug, Default)]
+struct Clock(Cell<Instant>);
+
+impl Host for Clock {
+    fn route(&self, _query: &RouteQuery) -> Way {
+        Way::default()
+    }
+
+    fn source_towards(&self, _family: Family, _addr: Addr) -> Addr {
+        Addr::UNSPECIFIED
+    }
+
+    fn now(&self) -> Instant {
+        self.0.get()
+    }
+}
+
+type Tested = Registry<MemoryTables<Clock>>;
+
+const LIMITS: Limits = Limits { services: 2, dests: 4, members: 16, conns: 4 };
+
+fn registry() -> Tested {
+    Registry::new(MemoryTables::new(Clock::default(), LIMITS).unwrap()).unwrap()
+}
+
+fn service(port: u16) -> ServiceKey {
+    ServiceKey::address(Family::V4, 6, Addr::v4([192, 0, 2, 10]), port)
+}
+
+fn add_service(port: u16) -> Command {
+    let spec = ServiceSpec {
+        scheduler: Name::from("rr"),
+        engine: Name::default(),
+        flags: 0,
+        timeout: 300,
+        netmask: [255; 4],
+    };
+    Command::AddService(service(port), spec)
+}
+
+fn dest(number: u8) -> DestKey {
+    DestKey::new(Family::V4, Addr::v4([10, 1, 0, number]), 80)
+}
+
+fn add_dest(port: u16, number: u8) -> Command {
+    let spec = DestSpec {
+        weight: 1,
+        upper: 0,
+        lower: 0,
+        tunnel_port: 0,
+        tunnel_flags: 0,
+        tunnel_type: 0,
+        method: 0,
+        reserved: [0; 2],
+    };
+    Command::AddDest(service(port), dest(number), spec)
+}
+
+fn id_of(registry: &Tested, number: u8) -> Option<DestId> {
+    registry.listed_dests().find(|(_, listed)| listed.key == dest(number)).map(|(id, _)| id)
+}
+
+/// A connection points at the destination, as far as its counts say.
+fn refer_to(registry: &Tested, id: DestId, active: u32) {
+    registry.store().load(id).unwrap().active.set(active);
+}
+
+fn pass_time(registry: &mut Tested, minutes: u32) {
+    for _ in 0..minutes {
+        let clock = &registry.store().host.0;
+        clock.set(clock.get().after(Millis(60_000)));
+        registry.tick();
+    }
+}
+
+/// The list of the only service, as a packet sees it, newest first.
+fn members(registry: &Tested) -> Vec<Option<DestId>> {
+    let tables = registry.store();
+    let record = tables.service(&service(80)).unwrap();
+    (0..record.len).map(|position| tables.member(record.place(position))).collect()
+}
+
+#[test]
+fn services_replaced_in_one_list_give_their_places_back() {
+    let mut registry = registry();
+    registry.apply(&[add_service(80)]).unwrap();
+    for _ in 0..5 {
+        let replace = [Command::DeleteService(service(80)), add_service(80)];
+        registry.apply(&replace).unwrap();
+        registry.tick();
+    }
+    registry.apply(&[add_service(81)]).unwrap();
+}
+
+#[test]
+fn services_that_come_and_go_in_one_list_take_no_place() {
+    let mut registry = registry();
+    for _ in 0..5 {
+        registry.apply(&[add_service(80), Command::Flush]).unwrap();
+    }
+    registry.apply(&[add_service(80), add_service(81)]).unwrap();
+    let error = registry.apply(&[add_service(82)]).unwrap_err().error;
+    assert_eq!(error, CommandError::Full { what: "services", limit: 2 });
+}
+
+#[test]
+fn a_destination_deleted_and_added_in_one_list_keeps_its_connections_and_statistics() {
+    let mut registry = registry();
+    registry.apply(&[add_service(80), add_dest(80, 1), add_dest(80, 2)]).unwrap();
+    let id = id_of(&registry, 1).unwrap();
+    refer_to(&registry, id, 3);
+    registry.store().counters(id).unwrap().count_in(100);
+    registry.apply(&[Command::DeleteDest(service(80), dest(1)), add_dest(80, 1)]).unwrap();
+    assert_eq!(id_of(&registry, 1), Some(id));
+    assert_eq!(members(&registry), [id_of(&registry, 1), id_of(&registry, 2)]);
+    let mut listed = Vec::new();
+    registry.dests(&service(80), &mut |dest| listed.push((dest.active, dest.counters.in_bytes)));
+    assert_eq!(listed, [(3, 100), (0, 0)]);
+    assert_eq!(registry.service(&service(80)).unwrap().counters.in_bytes, 100);
+}
+
+#[test]
+fn a_configuration_replaced_in_one_list_keeps_its_connections_but_no_statistics() {
+    let mut registry = registry();
+    let all = [add_service(80), add_dest(80, 1), add_dest(80, 2)];
+    registry.apply(&all).unwrap();
+    let id = id_of(&registry, 1).unwrap();
+    refer_to(&registry, id, 3);
+    registry.store().counters(id).unwrap().count_in(100);
+    registry.apply(&[&[Command::Flush][..], &all].concat()).unwrap();
+    assert_eq!(id_of(&registry, 1), Some(id));
+    assert_eq!(members(&registry), [id_of(&registry, 2), id_of(&registry, 1)]);
+    assert_eq!(registry.store().load(id).unwrap().active.get(), 3);
+    assert_eq!(registry.service(&service(80)).unwrap().counters.in_bytes, 0);
+    // The place of the list is still its own.
+    registry.tick();
+    registry.apply(&[add_service(81), add_dest(81, 3)]).unwrap();
+    assert_eq!(members(&registry), [id_of(&registry, 2), id_of(&registry, 1)]);
+}
+
+#[test]
+fn a_refused_list_takes_no_place() {
+    let mut registry = registry();
+    registry.apply(&[add_service(80)]).unwrap();
+    for _ in 0..5 {
+        let refused = [add_service(81), add_dest(81, 1), add_dest(80, 1), add_dest(80, 1)];
+        let refused = registry.apply(&refused).unwrap_err();
+        assert_eq!((refused.position, refused.error), (3, CommandError::DestExists));
+    }
+    registry.apply(&[add_service(81)]).unwrap();
+    registry.apply(&(1..=4).map(|number| add_dest(80, number)).collect::<Vec<_>>()).unwrap();
+}
+
+#[test]
+fn what_a_deleted_service_left_is_freed_after_its_connections_under_a_new_daemon_too() {
+    let mut first = registry();
+    first.apply(&[add_service(80), add_dest(80, 1)]).unwrap();
+    let id = id_of(&first, 1).unwrap();
+    refer_to(&first, id, 1);
+    first.apply(&[Command::Flush]).unwrap();
+    let record = *first.store().dest(id).unwrap();
+    let found = Found { dests: [(id, record)].into(), ..Found::default() };
+
+    let mut second = Registry::adopt(first.store, found);
+    second.apply(&[add_service(80)]).unwrap();
+    let add_all: Vec<_> = (1..=4).map(|number| add_dest(80, number)).collect();
+    pass_time(&mut second, 10);
+    assert!(second.apply(&add_all).is_err(), "a connection still points there");
+    refer_to(&second, id, 0);
+    pass_time(&mut second, 4);
+    second.apply(&add_all).unwrap();
+}
