@@ -58,7 +58,10 @@ impl Outcome {
     fn step(&mut self, name: &str, command: &mut Command) {
         say(&format!("== {name}"));
         let start = Instant::now();
-        let verdict = match follow(command, &mut self.skipped) {
+        let verdict = match follow(command, |line| {
+            self.skipped.extend(skip_of(line).map(str::to_owned));
+            say(line);
+        }) {
             Ok(()) => "passed".to_owned(),
             Err(error) => {
                 self.failed.push(name.to_owned());
@@ -80,17 +83,15 @@ impl Outcome {
     }
 }
 
-/// Runs `command`, showing its output as it comes and keeping the lines that
-/// say what was skipped.
-fn follow(command: &mut Command, skipped: &mut Vec<String>) -> Result<()> {
+/// Runs `command` and calls `each` with every line of its output as it comes.
+fn follow(command: &mut Command, mut each: impl FnMut(&str)) -> Result<()> {
     let mut child = command.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn()?;
     let (sender, lines) = mpsc::channel();
     let stdout = child.stdout.take().context("no standard output")?;
     let stderr = child.stderr.take().context("no standard error")?;
     let readers = [send_lines(stdout, sender.clone()), send_lines(stderr, sender)];
     for line in lines {
-        skipped.extend(skip_of(&line).map(str::to_owned));
-        say(&line);
+        each(&line);
     }
     for reader in readers {
         // A reader ends with its pipe, and has nothing to report.
@@ -135,11 +136,13 @@ mod tests {
 
     #[test]
     fn a_step_that_fails_is_an_error_and_its_output_is_read() {
-        let mut skipped = Vec::new();
-        let script = "echo 'skipped: this'; echo 'skip  that' >&2; exit 3";
-        let result = follow(Command::new("sh").args(["-c", script]), &mut skipped);
+        let mut lines = Vec::new();
+        let script = "echo one; echo two >&2; exit 3";
+        let result = follow(Command::new("sh").args(["-c", script]), |line| {
+            lines.push(line.to_owned());
+        });
         assert_eq!(result.unwrap_err().to_string(), "exit status: 3");
-        skipped.sort();
-        assert_eq!(skipped, ["that", "this"]);
+        lines.sort();
+        assert_eq!(lines, ["one", "two"]);
     }
 }
