@@ -1,0 +1,16 @@
+//! Laws of the director, held for random packets, commands and times over
+//! tables in memory.
+#![expect(
+    clippy::tests_outside_test_module,
+    clippy::unwrap_used,
+    clippy::panic,
+    clippy::indexing_slicing,
+    reason = "the whole program is a test"
+)]
+
+mod forwarding;
+mod history;
+mod hostile;
+mod packet;
+mod scheduling;
+mod world;
