@@ -1,6 +1,6 @@
 //! The maps. Sizes are defaults; the loader sets those of this host.
 
-use aya_ebpf::bindings::{BPF_F_NO_PREALLOC, bpf_timer};
+use aya_ebpf::bindings::{BPF_F_MMAPABLE, BPF_F_NO_PREALLOC, bpf_timer};
 use aya_ebpf::btf_maps::{Array, HashMap, PerCpuArray, Queue};
 use aya_ebpf::macros::btf_map;
 use ipvs_core::conn::{Conn, Tuple};
@@ -17,6 +17,10 @@ use crate::skb::Neighbour;
 /// An element that an update replaces by a new one stays readable for packets
 /// that look at it only if elements are not preallocated.
 const COPIED: usize = BPF_F_NO_PREALLOC as usize;
+
+/// Elements of an array that may be mapped begin on a page, and so those of 64
+/// octets, or a multiple, on a cache line.
+const ALIGNED: usize = BPF_F_MMAPABLE as usize;
 
 /// A record with cells, which several CPUs work on.
 #[repr(transparent)]
@@ -45,7 +49,7 @@ pub(crate) static IPVS_SCHED: Array<Shared<core::cell::Cell<u64>>, 16384> = Arra
 #[btf_map]
 pub(crate) static IPVS_MEMBERS: Array<u32, 262_144> = Array::new();
 #[btf_map]
-pub(crate) static IPVS_DESTS: Array<Dest, 131_072> = Array::new();
+pub(crate) static IPVS_DESTS: Array<Dest, 131_072, ALIGNED> = Array::new();
 #[btf_map]
 pub(crate) static IPVS_LOADS: Array<Shared<Load>, 131_072> = Array::new();
 #[btf_map]
@@ -55,7 +59,7 @@ pub(crate) static IPVS_HOPS: Array<Shared<CachedHop>, 131_072> = Array::new();
 #[btf_map]
 pub(crate) static IPVS_INDEX: HashMap<Tuple, u32, 524_288, COPIED> = HashMap::new();
 #[btf_map]
-pub(crate) static IPVS_CONNS: Array<Shared<Conn>, 262_144> = Array::new();
+pub(crate) static IPVS_CONNS: Array<Shared<Conn>, 262_144, ALIGNED> = Array::new();
 /// Places of ended connections, first in, first out: so a place rests before
 /// it is used again.
 #[btf_map]

@@ -111,11 +111,11 @@ impl Found {
 /// A connection, or a persistence template.
 ///
 /// Every field is a cell because packets on several CPUs work on one record.
+/// What a packet of a known connection needs lies in the first 64 octets: with
+/// many connections every further cache line costs more than all the work.
 #[derive(Debug, FromBytes, IntoBytes, KnownLayout)]
 #[repr(C)]
 pub struct Conn {
-    /// Client to virtual service, the key it is found under.
-    pub tuple: Cell<Tuple>,
     /// When it ends, in nanoseconds of the plane's clock.
     pub expires: Cell<u64>,
     /// How long it lives without a packet.
@@ -126,23 +126,28 @@ pub struct Conn {
     pub flags: Cell<u32>,
     /// Packets from the client.
     pub in_packets: Cell<u32>,
-    /// The template or control connection it hangs on, or [`NONE`].
-    pub control: Cell<ConnId>,
-    /// How many connections hang on this one.
-    pub controls: Cell<u32>,
-    /// The firewall mark it was made under; 0 for none.
-    pub fwmark: Cell<u32>,
     /// Port at the destination, host order.
     pub dest_port: Cell<u16>,
     /// State number within its protocol.
     pub state: Cell<u8>,
     /// Zero.
     pub reserved: Cell<u8>,
+    /// The template or control connection it hangs on, or [`NONE`].
+    pub control: Cell<ConnId>,
+    /// How many connections hang on this one.
+    pub controls: Cell<u32>,
+    /// The firewall mark it was made under; 0 for none.
+    pub fwmark: Cell<u32>,
     /// Where replies go next.
     pub reply_hop: CachedHop,
+    /// Client to virtual service, the key it is found under.
+    pub tuple: Cell<Tuple>,
+    /// Zero.
+    pub reserved2: [u64; 3],
 }
 
-const _: () = assert!(size_of::<Conn>() == 104);
+const _: () = assert!(size_of::<Conn>() == 128);
+const _: () = assert!(core::mem::offset_of!(Conn, tuple) == 64);
 
 /// Bits of [`Conn::flags`], with the kernel's values (seen on the sync wire).
 #[derive(Clone, Copy, Debug)]
