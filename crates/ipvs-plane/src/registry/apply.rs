@@ -83,8 +83,10 @@ impl<S: Store> Registry<S> {
     }
 
     fn abandon(&mut self, draft: Draft) {
-        draft.taken_services.into_iter().for_each(|id| self.service_ids.untake(id));
-        draft.taken_dests.into_iter().for_each(|id| self.dest_ids.untake(id));
+        // Backwards, so that places are first used in their order: what looks for used
+        // ones stops at the first that never was.
+        draft.taken_services.into_iter().rev().for_each(|id| self.service_ids.untake(id));
+        draft.taken_dests.into_iter().rev().for_each(|id| self.dest_ids.untake(id));
         draft.taken_back.into_iter().for_each(|trashed| self.trash.untake(trashed));
     }
 

@@ -190,3 +190,15 @@ fn what_a_deleted_service_left_is_freed_after_its_connections_under_a_new_daemon
     pass_time(&mut second, 4);
     second.apply(&add_all).unwrap();
 }
+
+#[test]
+fn places_are_used_in_order_after_a_refused_list() {
+    let mut registry = registry();
+    registry.apply(&[add_service(80)]).unwrap();
+    let refused = [add_dest(80, 1), add_dest(80, 2), add_dest(80, 3), add_dest(80, 3)];
+    registry.apply(&refused).unwrap_err();
+    for (number, id) in [(1, 0), (2, 1), (3, 2), (4, 3)] {
+        registry.apply(&[add_dest(80, number)]).unwrap();
+        assert_eq!(id_of(&registry, number), Some(id));
+    }
+}
