@@ -164,6 +164,7 @@ enum Step {
     Remove(Index),
     Edit(Index, i32),
     Overload(Index, bool),
+    OverloadAll(bool),
     Load(Index, u32, u32),
     /// The pick becomes a connection.
     Connect,
@@ -181,6 +182,7 @@ fn any_step() -> impl Strategy<Value = Step> {
         1 => any::<Index>().prop_map(Step::Remove),
         1 => (any::<Index>(), any_weight()).prop_map(|(at, weight)| Step::Edit(at, weight)),
         2 => (any::<Index>(), any::<bool>()).prop_map(|(at, mark)| Step::Overload(at, mark)),
+        2 => any::<bool>().prop_map(Step::OverloadAll),
         2 => (any::<Index>(), 0u32..6, 0u32..600).prop_map(|(at, a, i)| Step::Load(at, a, i)),
     ]
 }
@@ -234,6 +236,11 @@ impl Pair {
         let mut listed = self.world.registry.listed_dests();
         let (id, _) = listed.find(|(_, dest)| dest.key == Self::dest(number)).unwrap();
         self.world.tables().load(id).unwrap()
+    }
+
+    fn overload(&mut self, at: usize, mark: bool) {
+        self.model.servers[at].overloaded = mark;
+        self.load(self.model.servers[at].number).overloaded.set(u32::from(mark));
     }
 
     fn picks_agree(&mut self) -> Result<Option<u8>, TestCaseError> {
@@ -290,9 +297,9 @@ impl Pair {
             }
             Step::Overload(index, mark) => {
                 let Some(at) = at(index) else { return Ok(()) };
-                self.model.servers[at].overloaded = *mark;
-                self.load(self.model.servers[at].number).overloaded.set(u32::from(*mark));
+                self.overload(at, *mark);
             }
+            Step::OverloadAll(mark) => (0..len).for_each(|at| self.overload(at, *mark)),
             Step::Load(index, active, inactive) => {
                 let Some(at) = at(index) else { return Ok(()) };
                 let server = &mut self.model.servers[at];

@@ -213,7 +213,7 @@ impl World {
 
     /// Every destination that has a place, listed or not.
     pub(crate) fn dest_ids(&self) -> impl Iterator<Item = DestId> {
-        (0..LIMITS.dests).take_while(|id| self.tables().dest(*id).is_some())
+        (0..LIMITS.dests).filter(|id| self.tables().dest(*id).is_some())
     }
 
     /// Calls `each` for every connection and template in the table.
