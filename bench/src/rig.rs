@@ -103,11 +103,8 @@ impl Rig {
 
     /// How a frame gets from the director to the destinations.
     pub(crate) fn floor(&self) -> Result<Floor> {
-        Ok(Floor {
-            ifindex: self.inside.index(),
-            neighbour: self.server_link.mac()?.0,
-            own: self.inside.mac()?.0,
-        })
+        let addresses: [[u8; 6]; 2] = [self.server_link.mac()?.0, self.inside.mac()?.0];
+        Ok(Floor { ifindex: self.inside.index(), addresses: zerocopy::transmute!(addresses) })
     }
 }
 

@@ -124,14 +124,19 @@ extern "C" fn bench_generate6(ctx: *mut xdp_md) -> u32 {
     generate::<Ipv6>(ctx)
 }
 
+#[inline(always)]
+fn set_addresses(ethernet: &mut Ethernet, floor: &Floor) {
+    // SAFETY: the header begins with both addresses.
+    unsafe { (&raw mut *ethernet).cast::<[u32; 3]>().write_unaligned(floor.addresses) };
+}
+
 /// Sets the addresses of the frame and sends it on: what nobody can leave out.
 #[unsafe(no_mangle)]
 #[unsafe(link_section = "xdp")]
 extern "C" fn bench_floor(ctx: *mut xdp_md) -> u32 {
     let Some(floor) = BENCH_FLOOR.get(0) else { return xdp_action::XDP_ABORTED };
     let Some(ethernet) = view::<Ethernet>(ctx) else { return xdp_action::XDP_PASS };
-    ethernet.destination = floor.neighbour;
-    ethernet.source = floor.own;
+    set_addresses(ethernet, floor);
     // SAFETY: the helper has no precondition.
     unsafe { helpers::bpf_redirect(floor.ifindex, 0) as u32 }
 }
@@ -162,8 +167,7 @@ extern "C" fn bench_tc_floor(ctx: *mut SkBuff) -> i32 {
     if !matches!(ethernet.kind.get(), Ipv4::ETHERTYPE | Ipv6::ETHERTYPE) {
         return UNSPEC;
     }
-    ethernet.destination = floor.neighbour;
-    ethernet.source = floor.own;
+    set_addresses(ethernet, floor);
     // SAFETY: the helper has no precondition.
     unsafe { helpers::bpf_redirect(floor.ifindex, 0) as i32 }
 }

@@ -151,10 +151,9 @@ impl Counts {
 pub struct Floor {
     /// Interface.
     pub ifindex: u32,
-    /// MAC address of the neighbour.
-    pub neighbour: [u8; 6],
-    /// MAC address of the interface.
-    pub own: [u8; 6],
+    /// MAC addresses of neighbour and interface, as they lie in memory: in
+    /// words, which are copied as such.
+    pub addresses: [u32; 3],
 }
 
 #[cfg(test)]
