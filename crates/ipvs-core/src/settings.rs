@@ -30,7 +30,7 @@ pub struct Settings {
     pub clock_offset_low: u32,
     /// High half of the same.
     pub clock_offset_high: u32,
-    /// Number of services, or 1 if all were deleted: with 0, every packet passes.
+    /// Number of services: with none, every packet passes.
     pub services: u32,
     /// Number of services for all ports.
     pub all_port_services: u32,
