@@ -10,7 +10,7 @@ use ipvs_core::dest::{Dest, DestId, DestKey, DestSpec, ForwardingMethod};
 use ipvs_core::service::{SchedulerKind, ServiceFlags, ServiceKey, ServiceSpec};
 use ipvs_core::snapshot::{Control as _, DestStatus, ServiceStatus};
 use ipvs_core::tables::Tables as _;
-use ipvs_core::verdict::{Reason, Verdict};
+use ipvs_core::verdict::Verdict;
 use ipvs_plane::memory::MemoryTables;
 use ipvs_plane::registry::Registry;
 use ipvs_plane::registry::adopt::Found;
@@ -496,28 +496,6 @@ proptest! {
         }
         all_comes_to_an_end(&mut lost)?;
     }
-}
-
-/// As the kernel: a host that got them would reset the client's connection,
-/// which is to go on when the configuration is restored.
-#[test]
-fn packets_of_a_connection_are_kept_from_the_host_though_the_last_service_is_gone() {
-    let key = keys()[0];
-    let spec = dest_spec(ForwardingMethod::Masquerade, 1);
-    let configuration = [
-        Command::AddService(key, service_spec(key.family(), "rr", 0)),
-        Command::AddDest(key, dest_key(server(false, 1), 8080), spec),
-    ];
-    let mut world = World::with(&configuration, Host::default());
-    let send = |world: &mut World, what| {
-        let mut frame = request(1, 1000, 0, what).frame(own_mac(OUTSIDE));
-        world.handle(&mut frame, OUTSIDE)
-    };
-    assert!(matches!(send(&mut world, SYN), Verdict::Send { .. }));
-    world.registry.apply(&[Command::Flush]).unwrap();
-    assert_eq!(send(&mut world, ACK), Verdict::Drop(Reason::DestGone));
-    world.registry.apply(&configuration).unwrap();
-    assert!(matches!(send(&mut world, ACK), Verdict::Send { .. }));
 }
 
 fn without_wrr(mut command: Command) -> Command {

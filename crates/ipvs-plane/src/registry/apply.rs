@@ -524,11 +524,6 @@ fn counted<'a>(settings: Settings, keys: impl Iterator<Item = &'a ServiceKey>) -
         counted.all_port_services += u32::from(key.port == 0 && !key.is_fwmark());
         counted.ftp_services += u32::from(key.port == 21);
     }
-    // With none left it stays at one: connections outlive their services, and their
-    // packets are not the host's. Only before the first is there nothing to look for.
-    if settings.services != 0 {
-        counted.services = counted.services.max(1);
-    }
     counted
 }
 
