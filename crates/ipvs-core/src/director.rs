@@ -116,14 +116,16 @@ fn decide<B: Buffer, T: Tables>(
     ifindex: u32,
     now: Instant,
 ) -> Outcome {
-    if tables.settings().services == 0 {
-        return Outcome::pass(Reason::NoService);
-    }
     let Scratch { headers, tuple, room } = scratch;
     match headers.read(buf) {
         Ok(()) => {}
         Err(ParseError::NotIp) => return Outcome::pass(Reason::NotIp),
         Err(ParseError::Malformed) => return Outcome::pass(Reason::Malformed),
+    }
+    let settings = tables.settings();
+    let services = if headers.version == 6 { settings.services_v6 } else { settings.services_v4 };
+    if services == 0 {
+        return Outcome::pass(Reason::NoService);
     }
     if !matches!(headers.protocol, protocol::TCP | protocol::UDP | protocol::SCTP) {
         return Outcome::pass(Reason::OtherProtocol);

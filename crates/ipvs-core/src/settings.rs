@@ -30,16 +30,18 @@ pub struct Settings {
     pub clock_offset_low: u32,
     /// High half of the same.
     pub clock_offset_high: u32,
-    /// Number of services: with none, every packet passes.
-    pub services: u32,
+    /// Number of IPv4 services. With none every packet of the family passes,
+    /// those of connections that are left too: the kernel then does not look
+    /// at the family at all (recorded on 6.1).
+    pub services_v4: u32,
+    /// Number of IPv6 services.
+    pub services_v6: u32,
     /// Number of services for all ports.
     pub all_port_services: u32,
     /// Number of services for FTP control connections.
     pub ftp_services: u32,
     /// `expire_quiescent_template`.
     pub expire_quiescent_template: u32,
-    /// Zero.
-    pub reserved: u32,
 }
 
 impl Settings {
@@ -56,11 +58,11 @@ impl Settings {
         pmtu_disc: 1,
         clock_offset_low: 0,
         clock_offset_high: 0,
-        services: 0,
+        services_v4: 0,
+        services_v6: 0,
         all_port_services: 0,
         ftp_services: 0,
         expire_quiescent_template: 0,
-        reserved: 0,
     };
 
     /// What to add to the kernel's clock, in nanoseconds.

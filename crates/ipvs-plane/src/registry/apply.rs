@@ -3,6 +3,7 @@
 
 use std::collections::{HashMap, HashSet};
 
+use ipvs_core::addr::Family;
 use ipvs_core::command::{Command, CommandError, TimeoutEdit};
 use ipvs_core::conn::ConnFlags;
 use ipvs_core::dest::{Dest, DestId, DestKey, DestSpec};
@@ -518,9 +519,18 @@ impl<S: Store> Registry<S> {
 
 /// The settings with the number of services of each kind.
 fn counted<'a>(settings: Settings, keys: impl Iterator<Item = &'a ServiceKey>) -> Settings {
-    let mut counted = Settings { services: 0, all_port_services: 0, ftp_services: 0, ..settings };
+    let mut counted = Settings {
+        services_v4: 0,
+        services_v6: 0,
+        all_port_services: 0,
+        ftp_services: 0,
+        ..settings
+    };
     for key in keys {
-        counted.services += 1;
+        match key.family() {
+            Family::V4 => counted.services_v4 += 1,
+            Family::V6 => counted.services_v6 += 1,
+        }
         counted.all_port_services += u32::from(key.port == 0 && !key.is_fwmark());
         counted.ftp_services += u32::from(key.port == 21);
     }
