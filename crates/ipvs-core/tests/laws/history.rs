@@ -120,13 +120,22 @@ fn any_event() -> impl Strategy<Value = Event> {
         6 => Just(SYN), 4 => Just(ACK), 1 => Just(FIN | ACK), 1 => Just(RST), 1 => Just(SYN | ACK),
     ];
     let service = 0..keys().len();
-    let port = 1000u16..1004;
+    let port = 1000u16..1002;
     prop_oneof![
         4 => any_command().prop_map(|command| Event::Commands(vec![command])),
         2 => prop::collection::vec(any_command(), 0..5).prop_map(Event::Commands),
-        12 => (1u8..5, port.clone(), service.clone(), meaning.clone())
+        // Often what is there, out and in again at once.
+        1 => any_key().prop_flat_map(|key| (Just(key), any_dest(&key))).prop_map(
+            |(key, (dest, spec))| {
+                Event::Commands(vec![
+                    Command::DeleteDest(key, dest),
+                    Command::AddDest(key, dest, spec),
+                ])
+            }
+        ),
+        12 => (1u8..4, port.clone(), service.clone(), meaning.clone())
             .prop_map(|(client, port, service, what)| Event::Request(client, port, service, what)),
-        5 => (1u8..5, port, 1u8..5, service, meaning).prop_map(
+        5 => (1u8..4, port, 1u8..5, service, meaning).prop_map(
             |(client, port, server, service, what)| {
                 Event::Reply(client, port, server, service, what)
             }
@@ -450,7 +459,8 @@ proptest! {
     /// A list of commands that is taken does what its commands do one by one.
     ///
     /// Not under wrr, whose walk depends on the weights it has seen, and of a
-    /// list it sees the last only.
+    /// list it sees the last only. And not with `expire_nodest_conn`: what a list
+    /// takes away and gives back was never gone.
     #[test]
     fn a_list_does_what_its_commands_do_one_by_one(history in any_history(60)) {
         let mut whole = World::new(Host::default(), LIMITS);
@@ -463,7 +473,7 @@ proptest! {
                         parts.registry.apply(&[command]).unwrap();
                     }
                 }
-            } else {
+            } else if !matches!(event, Event::Settings(true, ..)) {
                 prop_assert_eq!(happen(&mut whole, event)?, happen(&mut parts, event)?);
             }
             prop_assert_eq!(listing(&mut whole), listing(&mut parts));
