@@ -4,7 +4,7 @@ use std::fmt;
 
 use aya::programs::links::{FdLink, LinkOrder, PinnedLink};
 use aya::programs::tc::{NlOptions, TcAttachOptions};
-use aya::programs::{ProgramError, TcAttachType, XdpMode};
+use aya::programs::{ProgramError, SchedClassifier, TcAttachType, XdpMode};
 
 use super::StartError;
 use super::object::Pins;
@@ -73,7 +73,7 @@ fn attach(pins: &Pins, link: &Link, mode: AttachMode) -> Result<Attached, StartE
     let (xdp, reason) = wants_xdp(link, mode);
     attach_tc(pins, &link.name)?;
     if xdp {
-        attach_xdp(pins, &link.name)?;
+        attach_xdp(pins, link)?;
     }
     Ok(Attached { interface: link.name.clone(), xdp, reason })
 }
@@ -93,7 +93,8 @@ fn wants_xdp(link: &Link, mode: AttachMode) -> (bool, String) {
 
 fn attach_tc(pins: &Pins, interface: &str) -> Result<(), StartError> {
     let path = pins.link(interface, "tc");
-    if is_alive(&path) {
+    let mut program = pins.tc()?;
+    if stands(&path, holds_tc(&program, interface)) {
         return Ok(());
     }
     let failed = |source: ProgramError| StartError::Attach {
@@ -101,7 +102,6 @@ fn attach_tc(pins: &Pins, interface: &str) -> Result<(), StartError> {
         mode: "TC",
         source: Box::new(source),
     };
-    let mut program = pins.tc()?;
     let order = TcAttachOptions::TcxOrder(LinkOrder::default());
     if let Ok(id) = program.attach_with_options(interface, TcAttachType::Ingress, order) {
         let link = program.take_link(id).map_err(failed)?;
@@ -121,13 +121,14 @@ fn attach_tc(pins: &Pins, interface: &str) -> Result<(), StartError> {
     Ok(())
 }
 
-fn attach_xdp(pins: &Pins, interface: &str) -> Result<(), StartError> {
+fn attach_xdp(pins: &Pins, link: &Link) -> Result<(), StartError> {
+    let interface = &link.name;
     let path = pins.link(interface, "xdp");
-    if is_alive(&path) {
+    if stands(&path, link.has_xdp) {
         return Ok(());
     }
     let failed = |source: ProgramError| StartError::Attach {
-        interface: interface.to_owned(),
+        interface: interface.clone(),
         mode: "XDP",
         source: Box::new(source),
     };
@@ -139,15 +140,24 @@ fn attach_xdp(pins: &Pins, interface: &str) -> Result<(), StartError> {
     Ok(())
 }
 
-/// Whether a link is pinned there; one whose interface is gone is removed.
-fn is_alive(path: &std::path::Path) -> bool {
-    let Ok(link) = PinnedLink::from_pin(path) else { return false };
-    let alive = FdLink::from(link).info().is_ok();
-    if !alive {
+/// Whether the link pinned there still does something on its interface, which
+/// may have been deleted, and made again under the same name. If not, its pin is
+/// removed.
+fn stands(path: &std::path::Path, on_interface: bool) -> bool {
+    let pinned = PinnedLink::from_pin(path).is_ok();
+    if pinned && !on_interface {
         // Nothing to lose: a link without an interface does nothing.
         let _removed = std::fs::remove_file(path);
     }
-    alive
+    pinned && on_interface
+}
+
+/// Whether the interface has the program; where the kernel cannot tell, before
+/// 6.6, it is believed to.
+fn holds_tc(program: &SchedClassifier, interface: &str) -> bool {
+    let Ok(own) = program.info().map(|info| info.id()) else { return true };
+    SchedClassifier::query_tcx(interface, TcAttachType::Ingress)
+        .map_or(true, |(_, programs)| programs.iter().any(|program| program.id() == own))
 }
 
 fn pin_error(path: &std::path::Path, reason: &dyn ToString) -> StartError {
