@@ -5,3 +5,4 @@
 pub mod adm;
 pub mod daemon;
 pub mod demo;
+pub mod program;

@@ -1,0 +1,61 @@
+//! The whole program: which subcommand, or which program by its name, is meant.
+
+use std::ffi::OsString;
+use std::io::{self, BufWriter, Write};
+use std::path::Path;
+use std::process::ExitCode;
+
+use crate::adm::{self, Io, names::SystemNames, split_endpoint};
+use crate::{daemon, demo};
+
+const USAGE: &str =
+    "Usage: ipvs demo [OPTIONS]      watch it balance in namespaces (see ipvs demo --help)
+       ipvs daemon [OPTIONS]    run a director (see ipvs daemon --help)
+       ipvs status              how packets get in, and what became of them
+       ipvs detach              remove the eBPF plane that a daemon left
+       ipvs adm ARGUMENTS...    what ipvsadm does (see ipvs adm -h)
+By another name (ipvsadm, ipvsadm-save, ipvsadm-restore) it is that program.
+";
+
+/// Runs the command line `args`, the program's name first.
+///
+/// Call it before the first thread is started: the demo may have to change
+/// namespaces.
+pub fn run(mut args: Vec<OsString>) -> ExitCode {
+    let program = args.first().map(Path::new).and_then(Path::file_name).unwrap_or_default();
+    if program.as_encoded_bytes().starts_with(b"ipvsadm") {
+        return ipvsadm(args);
+    }
+    match args.get(1).and_then(|arg| arg.to_str()) {
+        Some("adm") => {
+            args.drain(..2);
+            args.insert(0, "ipvsadm".into());
+            ipvsadm(args)
+        }
+        Some("demo") => demo::run(args),
+        Some("daemon" | "detach" | "status") => daemon::run(args),
+        Some("-h" | "--help" | "help") => usage(&mut io::stdout(), 0),
+        _ => usage(&mut io::stderr(), 2),
+    }
+}
+
+/// Says how the program is used; nobody may be listening.
+fn usage(to: &mut dyn Write, status: u8) -> ExitCode {
+    to.write_all(USAGE.as_bytes()).map_or(ExitCode::FAILURE, |()| ExitCode::from(status))
+}
+
+/// `ipvsadm` and its scripts, on the streams of this process.
+fn ipvsadm(args: Vec<OsString>) -> ExitCode {
+    let (endpoint, args) = split_endpoint(args);
+    let mut stdout = BufWriter::new(io::stdout().lock());
+    let io = Io {
+        stdin: &mut io::stdin().lock(),
+        stdout: &mut stdout,
+        stderr: &mut io::stderr().lock(),
+        names: &SystemNames::default(),
+    };
+    let status = adm::run(&args, io, || endpoint.connect());
+    // A reader that has gone away is no failure.
+    drop(stdout.flush());
+    ExitCode::from(status)
+}

@@ -1,0 +1,103 @@
+//! Real programs through the director, on both planes, each test with a
+//! network and a daemon of its own.
+//!
+//! Without root's rights the tests run in a user namespace, those of the eBPF
+//! plane left out. What is left out is said.
+
+#![expect(clippy::indexing_slicing, reason = "this is a test, of its own harness")]
+
+mod adopt;
+mod api;
+mod malformed;
+mod start;
+mod streams;
+mod web;
+
+use std::ffi::OsString;
+use std::io::{self, Write as _};
+use std::process::ExitCode;
+
+use anyhow::Result;
+use ipvs_e2e::{PLANES, Plane, programs};
+use libtest_mimic::{Arguments, Trial};
+use rustix::mount::{MountFlags, mount};
+
+/// A test: what it proves, what it needs, on which planes, and how.
+type Test = (&'static str, &'static [&'static str], &'static [Plane], fn(Plane) -> Result<()>);
+
+const BPF: &[Plane] = &[Plane::Bpf];
+const USER: &[Plane] = &[Plane::User];
+
+const TESTS: &[Test] = &[
+    ("curl_gets_pages_from_all_servers_in_turn", web::NEEDS_CURL, &PLANES, web::pages),
+    ("wrk_finds_no_error", web::NEEDS_WRK, &PLANES, web::load),
+    ("large_bodies_arrive_whole_in_both_directions", web::NEEDS_CURL, &PLANES, web::bodies),
+    ("iperf3_streams_in_both_directions", streams::NEEDS, &PLANES, streams::tcp),
+    ("iperf3_sends_datagrams", streams::NEEDS, &PLANES, streams::udp),
+    ("a_killed_daemon_breaks_no_transfer", web::NEEDS_CURL, BPF, adopt::transfer_survives),
+    ("the_next_daemon_finds_everything_as_it_was", &[], BPF, adopt::everything_is_found),
+    ("sigterm_leaves_the_plane_running", &[], BPF, adopt::sigterm),
+    ("detach_leaves_nothing", &[], BPF, adopt::detach),
+    ("malformed_packets_are_counted_and_not_forwarded", &[], &PLANES, malformed::samples),
+    ("what_is_wrong_behind_the_ip_header_stays_wrong", &[], &PLANES, malformed::wrong_transport),
+    ("a_refused_command_changes_nothing", &[], &PLANES, api::refused_commands),
+    ("nonsense_on_the_socket_harms_nobody", &[], USER, api::nonsense),
+    ("a_client_that_does_not_read_delays_nobody", &[], USER, api::slow_client),
+    ("one_daemon_at_a_time", &[], &PLANES, start::one_at_a_time),
+    ("an_unprivileged_daemon_says_what_it_lacks", &[], BPF, start::no_rights),
+    ("auto_takes_the_other_plane_and_says_why", &["setpriv"], BPF, start::auto_falls_back),
+];
+
+fn main() -> ExitCode {
+    if std::env::var_os(ipvs_e2e::AS_PROGRAM).is_some() {
+        let args: Vec<OsString> = std::env::args_os().collect();
+        return ipvs_cli::program::run(args);
+    }
+    let mut arguments = Arguments::from_args();
+    // Two loads at a time would only be slower.
+    arguments.test_threads = arguments.test_threads.or(Some(1));
+    let is_root = match prepare() {
+        Ok(is_root) => is_root,
+        Err(error) => {
+            say(&format!("SKIPPED: all end-to-end tests: {error:#}"));
+            return ExitCode::SUCCESS;
+        }
+    };
+    let trials = TESTS.iter().flat_map(|(name, needs, planes, test)| {
+        planes.iter().map(move |plane| {
+            let missing = needs.iter().find(|program| programs::find(program).is_none());
+            let reason = match (is_root, plane, missing) {
+                (false, Plane::Bpf, _) => Some("the eBPF plane needs root".to_owned()),
+                (_, _, Some(program)) => Some(format!("{program} is not installed")),
+                _ => None,
+            };
+            let name = format!("{}::{name}", plane.name());
+            if let (Some(reason), false) = (&reason, arguments.list) {
+                say(&format!("SKIPPED: {name}: {reason}"));
+            }
+            let (test, plane) = (*test, *plane);
+            let run = move || test(plane).map_err(|error| format!("{error:#}").into());
+            Trial::test(name, run).with_ignored_flag(reason.is_some())
+        })
+    });
+    let trials = trials.collect();
+    libtest_mimic::run(&arguments, trials).exit_code()
+}
+
+/// Gets the rights that namespaces need, and a `/run` that vanishes with this
+/// process; returns whether we are root.
+fn prepare() -> Result<bool> {
+    let is_root = ipvs_lab::can_make_namespaces();
+    if is_root {
+        ipvs_lab::enter_private_mounts()?;
+    } else {
+        ipvs_lab::enter_user_namespace()?;
+    }
+    mount("ipvs-e2e", "/run", "tmpfs", MountFlags::NOSUID | MountFlags::NODEV, None)?;
+    Ok(is_root)
+}
+
+fn say(line: &str) {
+    // A closed stderr is no reason to fail.
+    let _unread = writeln!(io::stderr().lock(), "{line}");
+}

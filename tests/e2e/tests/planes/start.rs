@@ -1,0 +1,77 @@
+//! Daemons that do not start, and what they say.
+
+use std::io::{BufRead as _, BufReader};
+use std::path::{Path, PathBuf};
+use std::process::{Command, Stdio};
+use std::time::Duration;
+
+use anyhow::{Context as _, Result, ensure};
+use ipvs_e2e::programs::find;
+use ipvs_e2e::{AS_PROGRAM, Bed, Plane};
+
+/// Runs a daemon that ends at once, and returns what it says.
+fn fails(mut command: Command) -> Result<String> {
+    let output = command.stdin(Stdio::null()).output()?;
+    let words = String::from_utf8_lossy(&output.stderr).into_owned();
+    ensure!(output.status.code() == Some(1), "{}: {words}", output.status);
+    Ok(words)
+}
+
+pub(crate) fn one_at_a_time(plane: Plane) -> Result<()> {
+    let bed = Bed::new(plane, 1)?;
+    let words = fails(bed.daemon_command(&bed.socket(), &bed.pins())?)?;
+    ensure!(words.contains("a daemon listens on"), "{words}");
+    if plane == Plane::Bpf {
+        let words = fails(bed.daemon_command(&other(&bed, "sock"), &bed.pins())?)?;
+        ensure!(words.contains("another daemon drives what is pinned"), "{words}");
+    }
+    ensure!(bed.ipvsadm("-Ln")?.contains("IP Virtual Server"), "the first still answers");
+    Ok(())
+}
+
+/// A daemon with no rights but these, in another place than the bed's.
+fn with_capabilities(bed: &Bed, capabilities: &str, plane: &str, pins: &Path) -> Result<Command> {
+    let mut command = bed.lab.director().command(find("setpriv").context("no setpriv")?)?;
+    command.arg(format!("--bounding-set=-all{capabilities}")).arg("--inh-caps=-all");
+    // `/proc/self/exe` would be setpriv.
+    command.arg(std::env::current_exe()?).args(["daemon", "--plane", plane]);
+    command.arg("--socket").arg(other(bed, "sock")).arg("--pins").arg(pins).env(AS_PROGRAM, "1");
+    Ok(command)
+}
+
+/// A path that the bed's own daemon does not use.
+fn other(bed: &Bed, what: &str) -> PathBuf {
+    bed.folder.path().join(format!("other.{what}"))
+}
+
+pub(crate) fn no_rights(plane: Plane) -> Result<()> {
+    let bed = Bed::new(plane, 1)?;
+    let words = fails(with_capabilities(&bed, "", "bpf", &other(&bed, "bpf"))?)?;
+    ensure!(words.contains("cannot mount a BPF file system"), "{words}");
+    ensure!(words.contains("mount -t bpf"), "it says what to do: {words}");
+    // Where a BPF file system is mounted already.
+    let words = fails(with_capabilities(&bed, "", "bpf", &bed.pins().join("other"))?)?;
+    ensure!(words.contains("CAP_BPF"), "it says which rights: {words}");
+    let words = fails(with_capabilities(&bed, "", "user", &other(&bed, "bpf"))?)?;
+    ensure!(words.contains("CAP_NET_RAW"), "it says which rights: {words}");
+    Ok(())
+}
+
+pub(crate) fn auto_falls_back(plane: Plane) -> Result<()> {
+    let bed = Bed::new(plane, 1)?;
+    let mut command = with_capabilities(&bed, ",+net_admin,+net_raw", "auto", &other(&bed, "bpf"))?;
+    command.args(["--ready-fd", "1"]).stdout(Stdio::piped()).stderr(Stdio::piped());
+    let mut daemon = bed.lab.director().spawn_child(command)?;
+    let mut word = String::new();
+    let stdout = daemon.child().stdout.take().context("no pipe")?;
+    BufReader::new(stdout).read_line(&mut word)?;
+    let socket = other(&bed, "sock");
+    let status = bed.ipvs(&["status", "--socket", socket.to_str().context("a strange path")?])?;
+    let words = String::from_utf8_lossy(&status.stdout).into_owned();
+    ensure!(
+        word == "ready\n" && words.contains("user-space plane, for the eBPF plane said"),
+        "{words}"
+    );
+    ensure!(daemon.terminate(Duration::from_secs(5))?, "SIGTERM did not end it");
+    Ok(())
+}
