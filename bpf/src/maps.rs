@@ -7,6 +7,7 @@ use ipvs_core::conn::{Conn, Tuple};
 use ipvs_core::dest::{Dest, Load};
 use ipvs_core::director::Scratch;
 use ipvs_core::hop::CachedHop;
+use ipvs_core::near::Bucket;
 use ipvs_core::service::{Service, ServiceKey};
 use ipvs_core::settings::Settings;
 use ipvs_core::stats::LiveCounters;
@@ -59,6 +60,8 @@ pub(crate) static IPVS_HOPS: Array<Shared<CachedHop>, 131_072> = Array::new();
 #[btf_map]
 pub(crate) static IPVS_INDEX: HashMap<Tuple, u32, 524_288, COPIED> = HashMap::new();
 #[btf_map]
+pub(crate) static IPVS_NEAR: Array<Shared<Bucket>, 131_072, ALIGNED> = Array::new();
+#[btf_map]
 pub(crate) static IPVS_CONNS: Array<Shared<Conn>, 262_144, ALIGNED> = Array::new();
 /// Places of ended connections, first in, first out: so a place rests before
 /// it is used again.
@@ -98,3 +101,14 @@ pub(crate) fn scratch() -> Option<&'static mut Scratch> {
 pub(crate) static IPVS_DEST_ACCOUNTS: Array<[u64; 10], 131_072> = Array::new();
 #[btf_map]
 pub(crate) static IPVS_SERVICE_ACCOUNTS: Array<[u64; 10], 16384> = Array::new();
+
+/// How many buckets `IPVS_NEAR` has; set by the loader.
+#[unsafe(no_mangle)]
+static IPVS_NEAR_BUCKETS: u32 = 131_072;
+
+/// How many buckets `IPVS_NEAR` has.
+#[inline(always)]
+pub(crate) fn near_buckets() -> u32 {
+    // SAFETY: a static. Volatile, because the loader sets another value than the compiler sees.
+    unsafe { (&raw const IPVS_NEAR_BUCKETS).read_volatile() }
+}

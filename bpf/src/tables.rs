@@ -7,6 +7,7 @@ use aya_ebpf::bindings::{BPF_ANY, BPF_NOEXIST};
 use ipvs_core::conn::{Conn, ConnId, Found, Tuple};
 use ipvs_core::dest::{Dest, DestId, Load};
 use ipvs_core::hop::{CachedHop, RouteQuery, Way};
+use ipvs_core::near::Bucket;
 use ipvs_core::service::{Service, ServiceKey};
 use ipvs_core::settings::Settings;
 use ipvs_core::stats::LiveCounters;
@@ -77,6 +78,12 @@ impl<const RESOLVES: bool> Tables for Maps<RESOLVES> {
     #[inline(always)]
     fn route(&self, query: &RouteQuery, way: &mut Way) {
         fib::route(self.ctx, self.ifindex, query, way);
+    }
+
+    #[inline(always)]
+    fn near(&self, hash: u32) -> Option<&Bucket> {
+        let bucket = (u64::from(hash) * u64::from(maps::near_buckets())) >> 32;
+        maps::IPVS_NEAR.get(bucket as u32).map(|bucket| &bucket.0)
     }
 
     #[inline(always)]

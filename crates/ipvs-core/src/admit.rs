@@ -10,7 +10,7 @@ use crate::service::{Service, ServiceFlags, ServiceKey};
 use crate::tables::{Linked, Tables};
 use crate::time::Millis;
 use crate::verdict::Reason;
-use crate::{expiry, persistence, proto, sched};
+use crate::{expiry, near, persistence, proto, sched};
 
 /// How long a new connection lives before its first transition.
 const NEWBORN: Millis = Millis(3_000);
@@ -177,7 +177,7 @@ fn connect<B: Buffer, T: Tables>(
         && ForwardingMethod::from_flags(flags) == ForwardingMethod::Masquerade
     {
         expiry::set_reply_tuple(&mut packet.room.key, conn, dest);
-        if !tables.relink(&packet.room.key, Found { id, reply: true }) {
+        if !near::relink(tables, &packet.room.key, Found { id, reply: true }) {
             expiry::expire(tables, &mut packet.room.key, id, conn, packet.now);
             return NONE;
         }

@@ -14,6 +14,7 @@ use crate::dest::Dest;
 use crate::expiry;
 use crate::forward::{self, reject};
 use crate::hop::{self, RouteQuery, Way, WayKind};
+use crate::near;
 use crate::proto::{self, Direction};
 use crate::service::ServiceKey;
 use crate::settings::Settings;
@@ -164,7 +165,7 @@ fn decide<B: Buffer, T: Tables>(
 /// The connection of the packet, unless its time is over.
 #[inline(always)]
 fn live<'t, B, T: Tables>(packet: &mut Packet<'_, B>, tables: &'t T) -> Option<(Found, &'t Conn)> {
-    let found = tables.find(packet.tuple)?;
+    let found = near::find(tables, packet.tuple)?;
     let conn = tables.conn(found.id)?;
     if conn.has_ended(packet.now)
         && expiry::expire(tables, &mut packet.room.key, found.id, conn, packet.now)

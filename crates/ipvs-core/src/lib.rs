@@ -23,6 +23,7 @@ pub mod expiry;
 mod forward;
 pub mod hop;
 pub mod name;
+pub mod near;
 pub mod persistence;
 pub mod proto;
 pub mod sched;

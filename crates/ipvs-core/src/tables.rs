@@ -5,6 +5,7 @@ use core::cell::Cell;
 use crate::conn::{Conn, ConnId, Found, Tuple};
 use crate::dest::{Dest, DestId, Load};
 use crate::hop::{CachedHop, RouteQuery, Way};
+use crate::near::Bucket;
 use crate::service::{Service, ServiceKey};
 use crate::settings::Settings;
 use crate::stats::LiveCounters;
@@ -51,6 +52,9 @@ pub trait Tables {
     /// Asks the host's routing table; fills in `way`.
     fn route(&self, query: &RouteQuery, way: &mut Way);
 
+    /// The bucket of the [nearer memory](crate::near) for tuples whose hash
+    /// begins with `hash`, if there is such a memory.
+    fn near(&self, hash: u32) -> Option<&Bucket>;
     /// What `tuple` leads to.
     fn find(&self, tuple: &Tuple) -> Option<Found>;
     /// Links `tuple` unless something else is linked to it.

@@ -10,6 +10,7 @@ use ipvs_core::conn::{Conn, ConnFlags, ConnId, Found, Tuple};
 use ipvs_core::dest::{Dest, DestId, Load};
 use ipvs_core::expiry;
 use ipvs_core::hop::{CachedHop, RouteQuery, Way};
+use ipvs_core::near::Bucket;
 use ipvs_core::service::{Service, ServiceKey};
 use ipvs_core::settings::Settings;
 use ipvs_core::stats::{Counters, LiveCounters};
@@ -58,6 +59,7 @@ pub struct MemoryTables<H> {
     service_slots: Vec<ServiceSlot>,
     members: Vec<DestId>,
     dests: Vec<DestSlot>,
+    near: Box<[Bucket]>,
     index: RefCell<HashMap<Tuple, Found>>,
     conns: Box<[Conn]>,
     fresh: Cell<ConnId>,
@@ -80,6 +82,7 @@ impl<H> MemoryTables<H> {
             service_slots: Vec::new(),
             members: Vec::new(),
             dests: Vec::new(),
+            near: (0..limits.near_buckets()).map(|_| Bucket::default()).collect(),
             index: RefCell::default(),
             conns: <[Conn]>::new_box_zeroed_with_elems(limits.conns as usize)?,
             fresh: Cell::new(0),
@@ -151,6 +154,11 @@ impl<H: Host> Tables for MemoryTables<H> {
 
     fn route(&self, query: &RouteQuery, way: &mut Way) {
         *way = self.host.route(query);
+    }
+
+    fn near(&self, hash: u32) -> Option<&Bucket> {
+        let bucket = (u64::from(hash) * self.near.len() as u64) >> 32;
+        self.near.get(usize::try_from(bucket).ok()?)
     }
 
     fn find(&self, tuple: &Tuple) -> Option<Found> {

@@ -23,6 +23,13 @@ pub struct Limits {
     pub conns: u32,
 }
 
+impl Limits {
+    /// Buckets of the memory in front of the index: there is room for two connections in each.
+    pub(crate) const fn near_buckets(&self) -> u32 {
+        self.conns
+    }
+}
+
 impl Default for Limits {
     fn default() -> Self {
         Self { services: 1 << 14, dests: 1 << 17, members: 1 << 18, conns: 1 << 20 }

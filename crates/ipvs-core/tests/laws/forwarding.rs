@@ -207,3 +207,31 @@ proptest! {
         }
     }
 }
+
+/// Two connections of one client's address and port share the key of their
+/// replies, if they go to the same server by different virtual addresses.
+#[test]
+fn the_newest_of_two_connections_gets_the_replies() {
+    let spec = dest_spec(ForwardingMethod::Masquerade, 1);
+    let mut commands = Vec::new();
+    for number in [0, 1] {
+        let key = service_key(UDP, vip(false, number), 53);
+        commands.push(Command::AddService(key, service_spec(Family::V4, "rr", 0)));
+        commands.push(Command::AddDest(key, dest_key(server(false, 11), 53), spec));
+    }
+    let mut world = World::with(&commands, Host::default());
+    let inside = world.tables().host.inside();
+    let (client, server) = ((client(false, 7), 1234), (server(false, 11), 53));
+    // The third packet belongs to the first connection, and changes nothing.
+    for (number, newest) in [(0, 0), (1, 1), (0, 1)] {
+        let request = Shape::new(UDP, client, (vip(false, number), 53), 0);
+        let sent = world.handle(&mut request.frame(own_mac(OUTSIDE)), OUTSIDE);
+        assert_eq!(sent_by(sent), Some(inside));
+        // More than once: what is remembered of the first must not change it.
+        for _ in 0..3 {
+            let mut frame = Shape::new(UDP, server, client, 0).frame(own_mac(inside));
+            assert_eq!(sent_by(world.handle(&mut frame, inside)), Some(OUTSIDE));
+            assert_eq!(seen(&frame).source, (vip(false, newest), 53));
+        }
+    }
+}

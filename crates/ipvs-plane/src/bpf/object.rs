@@ -117,6 +117,7 @@ impl Pins {
     }
 
     fn load_and_pin(&self, limits: &Limits) -> Result<Maps, StartError> {
+        let near_buckets = limits.near_buckets();
         let mut loader = EbpfLoader::new();
         for (name, size) in [
             ("IPVS_SERVICES", limits.services),
@@ -132,9 +133,11 @@ impl Pins {
             ("IPVS_FREE", limits.conns),
             // A masqueraded connection stands under two keys.
             ("IPVS_INDEX", limits.conns.saturating_mul(2)),
+            ("IPVS_NEAR", near_buckets),
         ] {
             loader.map_max_entries(name, size);
         }
+        loader.override_global("IPVS_NEAR_BUCKETS", &near_buckets, true);
         let mut object = loader.load(OBJECT).map_err(load_error)?;
         for name in [TC, XDP, CONTROL] {
             load_program(&mut object, name)?;
