@@ -12,6 +12,7 @@ use anyhow::{Context as _, Result, bail, ensure};
 use ipvs_lab::{ChildGuard, Decapsulator, HttpServer, Plan, ServerHost, Topology, UdpEcho};
 use ipvs_netlink::Client;
 use ipvs_netlink::client::SeqpacketTransport;
+use ipvs_netlink::status::Status;
 use tempfile::TempDir;
 
 /// The director's program: the test program is one too,
@@ -244,9 +245,14 @@ impl Bed {
         Ok(Client::new(SeqpacketTransport::connect(&self.socket())?)?)
     }
 
+    /// What the daemon says of its plane.
+    pub fn status(&self) -> Result<Status> {
+        Ok(self.client()?.status()?)
+    }
+
     /// Packets by the label of the reason under which they were counted.
     pub fn packets(&self) -> Result<BTreeMap<String, u64>> {
-        Ok(self.client()?.status()?.packets.into_iter().collect())
+        Ok(self.status()?.packets.into_iter().collect())
     }
 }
 

@@ -98,9 +98,10 @@ pub fn nginx(bed: &Bed, host: &ServerHost) -> Result<Nginx> {
         .collect();
     let temporary = ["client_body", "proxy", "fastcgi", "uwsgi", "scgi"]
         .map(|what| format!("{what}_temp_path {at}/{what};"));
-    // One process, so that killing it ends it.
+    // One process, so that killing it ends it; of root, the only user whom a
+    // user namespace has.
     let text = format!(
-        "daemon off; master_process off; pid {at}/pid; error_log {at}/error.log;\n\
+        "user root root; daemon off; master_process off; pid {at}/pid; error_log {at}/error.log;\n\
          events {{ worker_connections 4096; }}\n\
          http {{ access_log off; sendfile on; keepalive_requests 1000000;\n\
            client_max_body_size 0; {temporary}\n\

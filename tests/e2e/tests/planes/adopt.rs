@@ -98,7 +98,7 @@ pub(crate) fn everything_is_found(plane: Plane) -> Result<()> {
     ensure!(before == after, "before:\n{before:#?}\nafter:\n{after:#?}");
     let counted = "TCP  192.0.2.100:80                      2 ";
     ensure!(before.stats.contains(counted), "{}", before.stats);
-    let lines = bed.client()?.status()?.lines;
+    let lines = bed.status()?.lines;
     ensure!(lines.iter().any(|line| line.contains("adopted")), "{lines:?}");
     let at = SocketAddr::new(vip(Method::Nat, true), 80);
     bed.lab.client().run(|| held.get(at, TIMEOUT))??;
@@ -171,7 +171,7 @@ pub(crate) fn detach(plane: Plane) -> Result<()> {
     let answer = bed.lab.client().run(|| HttpClient::new().get(at, TIMEOUT))?;
     ensure!(answer.is_err(), "somebody still balances");
     bed.start_daemon()?;
-    let lines = bed.client()?.status()?.lines;
+    let lines = bed.status()?.lines;
     ensure!(lines.iter().any(|line| line.contains("fresh")), "{lines:?}");
     Ok(())
 }

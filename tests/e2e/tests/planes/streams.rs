@@ -14,9 +14,9 @@ const PORT: u16 = 5201;
 pub(crate) fn tcp(plane: Plane) -> Result<()> {
     each(plane, |at, iperf3| {
         for reverse in [&[][..], &["-R"]] {
-            let report = iperf3(reverse)?;
+            let report = iperf3(&[&["-n", "30M"], reverse].concat())?;
             let received = number(&report, "/end/sum_received/bytes")?;
-            ensure!(received > 1e6, "{at} {reverse:?}: only {received} octets came");
+            ensure!(received > 25e6, "{at} {reverse:?}: only {received} octets came");
         }
         Ok(())
     })
@@ -25,13 +25,13 @@ pub(crate) fn tcp(plane: Plane) -> Result<()> {
 pub(crate) fn udp(plane: Plane) -> Result<()> {
     each(plane, |at, iperf3| {
         for reverse in [&[][..], &["-R"]] {
-            // Slow enough that nothing is lost on a busy machine; datagrams fill the MTU.
-            let udp = [&["-u", "-b", "20M", "-l", "1400"], reverse].concat();
+            // Datagrams that fill the MTU; a busy machine's sockets lose some.
+            let udp = [&["-u", "-b", "20M", "-n", "1M", "-l", "1400"], reverse].concat();
             let report = iperf3(&udp)?;
             let packets = number(&report, "/end/sum/packets")?;
             let lost = number(&report, "/end/sum/lost_percent")?;
             ensure!(
-                packets > 500.0 && lost < 5.0,
+                packets > 700.0 && lost < 20.0,
                 "{at} {reverse:?}: {packets} sent, {lost} % lost"
             );
         }
@@ -59,12 +59,12 @@ fn each(plane: Plane, test: impl Fn(SocketAddr, Iperf3<'_>) -> Result<()>) -> Re
             test(at, &|more| {
                 // A new one each time: it is busy for a while after a test.
                 let _server = iperf3_server(host, own, PORT)?;
-                let mut arguments = vec!["-c", &address, "-p", &port, "-t", "1", "-J"];
+                let mut arguments = vec!["-c", &address, "-p", &port, "-J"];
                 arguments.extend(["--connect-timeout", "3000"]);
                 arguments.extend(more);
                 Ok(serde_json::from_str(&run(bed.lab.client(), "iperf3", &arguments)?)?)
             })
-            .with_context(|| format!("{method:?} {at}"))?;
+            .with_context(|| format!("{method:?} {at}; the director: {:?}", bed.status()))?;
         }
     }
     Ok(())
