@@ -9,7 +9,9 @@ use std::process::{Command, Output, Stdio};
 use std::time::Duration;
 
 use anyhow::{Context as _, Result, bail, ensure};
-use ipvs_lab::{ChildGuard, Decapsulator, HttpServer, Plan, ServerHost, Topology, UdpEcho};
+use ipvs_lab::{
+    ChildGuard, Decapsulator, HttpServer, Offload, Plan, ServerHost, Topology, UdpEcho,
+};
 use ipvs_netlink::Client;
 use ipvs_netlink::client::SeqpacketTransport;
 use ipvs_netlink::status::Status;
@@ -22,25 +24,46 @@ pub const AS_PROGRAM: &str = "IPVS_E2E_AS_PROGRAM";
 /// How long a daemon may take to end.
 const GRACE: Duration = Duration::from_secs(5);
 
-/// One of the two data planes.
+/// A data plane, and how packets get in.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Plane {
-    /// In the kernel.
+    /// In the kernel, by TC: what a veth interface gets by default.
     Bpf,
+    /// In the kernel, by XDP, on a network as if of wires: no offloads.
+    Xdp,
     /// In the daemon.
     User,
 }
 
-/// Both planes.
+/// Both planes, by their defaults.
 pub const PLANES: [Plane; 2] = [Plane::Bpf, Plane::User];
+/// And with XDP.
+pub const ALL_PLANES: [Plane; 3] = [Plane::Bpf, Plane::Xdp, Plane::User];
 
 impl Plane {
-    /// As `--plane` has it.
+    /// As tests are named.
     pub const fn name(self) -> &'static str {
         match self {
             Self::Bpf => "bpf",
+            Self::Xdp => "xdp",
             Self::User => "user",
         }
+    }
+
+    /// Whether it is in the kernel.
+    pub const fn is_bpf(self) -> bool {
+        matches!(self, Self::Bpf | Self::Xdp)
+    }
+
+    /// The daemon's options for it.
+    fn options(self) -> Vec<String> {
+        let plane = if self.is_bpf() { "bpf" } else { "user" };
+        let mut options = vec!["--plane".to_owned(), plane.to_owned()];
+        if self == Self::Xdp {
+            let ends = [Topology::DIRECTOR_CLIENT_SIDE, Topology::DIRECTOR_SERVER_SIDE];
+            options.extend(ends.map(|interface| format!("--interface={interface}:xdp")));
+        }
+        options
     }
 }
 
@@ -115,13 +138,20 @@ impl Bed {
             // Room for a tunnel's header.
             server_mtu: 1600,
             // The plane in user space answers for them itself.
-            director_owns_vips: plane == Plane::Bpf,
+            director_owns_vips: plane.is_bpf(),
             ..Plan::default()
         };
         let lab = lab.build()?;
         for method in [Method::DirectRouting, Method::Tunnel] {
             lab.add_vip(vip(method, true))?;
             lab.add_vip(vip(method, false))?;
+        }
+        if plane == Plane::Xdp {
+            lab.disable_offloads()?;
+            // A veth interface takes what is redirected to it once its other end polls.
+            for port in ["c-director", "s-director"] {
+                lab.switch().link(port)?.set_offload(Offload::GenericReceive, true)?;
+            }
         }
         let decapsulators: ipvs_lab::Result<_> =
             lab.servers().iter().map(|host| Decapsulator::start(host.link())).collect();
@@ -144,7 +174,7 @@ impl Bed {
     /// The command line of a daemon for this bed's director.
     pub fn daemon_command(&self, socket: &Path, pins: &Path) -> Result<Command> {
         let mut command = self.lab.director().command(PROGRAM)?;
-        command.args(["daemon", "--plane", self.plane.name(), "--connections", "65536"]);
+        command.arg("daemon").args(self.plane.options()).args(["--connections", "65536"]);
         command.arg("--socket").arg(socket).arg("--pins").arg(pins).env(AS_PROGRAM, "1");
         Ok(command)
     }
@@ -260,7 +290,7 @@ impl Drop for Bed {
     fn drop(&mut self) {
         // What it has pinned would outlive its interfaces until the folder goes.
         drop(self.daemon.take());
-        if self.plane == Plane::Bpf {
+        if self.plane.is_bpf() {
             let pins = self.pins();
             let mut detach = Command::new(PROGRAM);
             drop(detach.env(AS_PROGRAM, "1").arg("detach").arg("--pins").arg(pins).output());

@@ -18,7 +18,7 @@ use std::io::{self, Write as _};
 use std::process::ExitCode;
 
 use anyhow::Result;
-use ipvs_e2e::{PLANES, Plane, programs};
+use ipvs_e2e::{ALL_PLANES, PLANES, Plane, programs};
 use libtest_mimic::{Arguments, Trial};
 use rustix::mount::{MountFlags, mount};
 
@@ -29,17 +29,22 @@ const BPF: &[Plane] = &[Plane::Bpf];
 const USER: &[Plane] = &[Plane::User];
 
 const TESTS: &[Test] = &[
-    ("curl_gets_pages_from_all_servers_in_turn", web::NEEDS_CURL, &PLANES, web::pages),
-    ("wrk_finds_no_error", web::NEEDS_WRK, &PLANES, web::load),
-    ("large_bodies_arrive_whole_in_both_directions", web::NEEDS_CURL, &PLANES, web::bodies),
-    ("iperf3_streams_in_both_directions", streams::NEEDS, &PLANES, streams::tcp),
-    ("iperf3_sends_datagrams", streams::NEEDS, &PLANES, streams::udp),
+    ("curl_gets_pages_from_all_servers_in_turn", web::NEEDS_CURL, &ALL_PLANES, web::pages),
+    ("wrk_finds_no_error", web::NEEDS_WRK, &ALL_PLANES, web::load),
+    ("large_bodies_arrive_whole_in_both_directions", web::NEEDS_CURL, &ALL_PLANES, web::bodies),
+    ("iperf3_streams_in_both_directions", streams::NEEDS, &ALL_PLANES, streams::tcp),
+    ("iperf3_sends_datagrams", streams::NEEDS, &ALL_PLANES, streams::udp),
     ("a_killed_daemon_breaks_no_transfer", web::NEEDS_CURL, BPF, adopt::transfer_survives),
     ("the_next_daemon_finds_everything_as_it_was", &[], BPF, adopt::everything_is_found),
     ("sigterm_leaves_the_plane_running", &[], BPF, adopt::sigterm),
     ("detach_leaves_nothing", &[], BPF, adopt::detach),
-    ("malformed_packets_are_counted_and_not_forwarded", &[], &PLANES, malformed::samples),
-    ("what_is_wrong_behind_the_ip_header_stays_wrong", &[], &PLANES, malformed::wrong_transport),
+    ("malformed_packets_are_counted_and_not_forwarded", &[], &ALL_PLANES, malformed::samples),
+    (
+        "what_is_wrong_behind_the_ip_header_stays_wrong",
+        &[],
+        &ALL_PLANES,
+        malformed::wrong_transport,
+    ),
     ("a_refused_command_changes_nothing", &[], &PLANES, api::refused_commands),
     ("nonsense_on_the_socket_harms_nobody", &[], USER, api::nonsense),
     ("a_client_that_does_not_read_delays_nobody", &[], USER, api::slow_client),
@@ -67,7 +72,7 @@ fn main() -> ExitCode {
         planes.iter().map(move |plane| {
             let missing = needs.iter().find(|program| programs::find(program).is_none());
             let reason = match (is_root, plane, missing) {
-                (false, Plane::Bpf, _) => Some("the eBPF plane needs root".to_owned()),
+                (false, Plane::Bpf | Plane::Xdp, _) => Some("the eBPF plane needs root".to_owned()),
                 (_, _, Some(program)) => Some(format!("{program} is not installed")),
                 _ => None,
             };

@@ -21,7 +21,7 @@ pub(crate) fn one_at_a_time(plane: Plane) -> Result<()> {
     let bed = Bed::new(plane, 1)?;
     let words = fails(bed.daemon_command(&bed.socket(), &bed.pins())?)?;
     ensure!(words.contains("a daemon listens on"), "{words}");
-    if plane == Plane::Bpf {
+    if plane.is_bpf() {
         let words = fails(bed.daemon_command(&other(&bed, "sock"), &bed.pins())?)?;
         ensure!(words.contains("another daemon drives what is pinned"), "{words}");
     }
