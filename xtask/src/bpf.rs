@@ -149,11 +149,17 @@ fn rustflags(root: &Path, toolchain: &Toolchain) -> Result<Vec<String>> {
         None => std::env::home_dir().context("no home folder")?.join(".cargo"),
     };
     let mut flags: Vec<String> = RUSTFLAGS.map(String::from).to_vec();
-    for (from, to) in [
-        (root.to_owned(), "src"),
-        (cargo_home.join("registry/src"), "deps"),
-        (toolchain.sysroot(), "sysroot"),
-    ] {
+    let mut places = vec![(root.to_owned(), "src"), (toolchain.sysroot(), "sysroot")];
+    // A folder for each registry, whose name is nobody's business either. Fetched
+    // before, or there would be none yet on a new machine.
+    run(cargo().args(["fetch", "--quiet", "--locked"]).current_dir(root))?;
+    let registries = cargo_home.join("registry/src");
+    for registry in std::fs::read_dir(&registries)
+        .with_context(|| format!("reading {}", registries.display()))?
+    {
+        places.push((registry?.path(), "deps"));
+    }
+    for (from, to) in places {
         flags.push(format!("--remap-path-prefix={}={to}", from.display()));
     }
     Ok(flags)
