@@ -65,7 +65,8 @@ pub(crate) fn load(plane: Plane) -> Result<()> {
             let requests = output.lines().find_map(|line| line.trim().strip_suffix(" read"));
             let requests =
                 requests.and_then(|line| line.split_once(" requests in ")).context("no sum")?;
-            ensure!(requests.0.parse::<u64>()? > 100, "{method:?} {at} {connection}: {output}");
+            let few = || format!("{method:?} {at} {connection}: {output}\n{:?}", bed.status());
+            ensure!(requests.0.parse::<u64>()? > 100, few());
         }
     }
     Ok(())
