@@ -154,8 +154,8 @@ fn rustflags(root: &Path, toolchain: &Toolchain) -> Result<Vec<String>> {
     // before, or there would be none yet on a new machine.
     run(cargo().args(["fetch", "--quiet", "--locked"]).current_dir(root))?;
     let registries = cargo_home.join("registry/src");
-    for registry in std::fs::read_dir(&registries)
-        .with_context(|| format!("reading {}", registries.display()))?
+    for registry in
+        fs::read_dir(&registries).with_context(|| format!("reading {}", registries.display()))?
     {
         places.push((registry?.path(), "deps"));
     }
