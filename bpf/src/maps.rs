@@ -71,7 +71,7 @@ pub(crate) static IPVS_FREE: Queue<u32, 262_144> = Queue::new();
 #[btf_map]
 pub(crate) static IPVS_USED: Array<Shared<core::cell::Cell<u32>>, 1> = Array::new();
 #[btf_map]
-pub(crate) static IPVS_REASONS: PerCpuArray<u64, 32> = PerCpuArray::new();
+pub(crate) static IPVS_REASONS: PerCpuArray<u64, 64> = PerCpuArray::new();
 #[btf_map]
 pub(crate) static IPVS_SWEEPER: Array<Sweeper, 1> = Array::new();
 /// Room for the packet that this CPU works on.

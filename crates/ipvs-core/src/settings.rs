@@ -42,6 +42,52 @@ pub struct Settings {
     pub ftp_services: u32,
     /// `expire_quiescent_template`.
     pub expire_quiescent_template: u32,
+    /// `amemthresh`, in pages.
+    pub amemthresh: u32,
+    /// `am_droprate`.
+    pub am_droprate: u32,
+    /// `drop_entry`.
+    pub drop_entry: u32,
+    /// `drop_packet`.
+    pub drop_packet: u32,
+    /// `secure_tcp`.
+    pub secure_tcp: u32,
+    /// `conntrack`.
+    pub conntrack: u32,
+    /// `snat_reroute`.
+    pub snat_reroute: u32,
+    /// `cache_bypass`.
+    pub cache_bypass: u32,
+    /// `nat_icmp_send`.
+    pub nat_icmp_send: u32,
+    /// `schedule_icmp`.
+    pub schedule_icmp: u32,
+    /// `ignore_tunneled`.
+    pub ignore_tunneled: u32,
+    /// `backup_only`.
+    pub backup_only: u32,
+    /// `run_estimation`.
+    pub run_estimation: u32,
+    /// `lblc_expiration`, in seconds.
+    pub lblc_expiration: u32,
+    /// `lblcr_expiration`, in seconds.
+    pub lblcr_expiration: u32,
+    /// `sync_version`.
+    pub sync_version: u32,
+    /// `sync_ports`.
+    pub sync_ports: u32,
+    /// `sync_persist_mode`.
+    pub sync_persist_mode: u32,
+    /// `sync_qlen_max`, in messages.
+    pub sync_qlen_max: u32,
+    /// `sync_sock_size`, in octets.
+    pub sync_sock_size: u32,
+    /// `sync_threshold`: threshold and period, in packets.
+    pub sync_threshold: [u32; 2],
+    /// `sync_refresh_period`, in seconds.
+    pub sync_refresh_period: u32,
+    /// `sync_retries`.
+    pub sync_retries: u32,
 }
 
 impl Settings {
@@ -63,6 +109,29 @@ impl Settings {
         all_port_services: 0,
         ftp_services: 0,
         expire_quiescent_template: 0,
+        amemthresh: 1024,
+        am_droprate: 10,
+        drop_entry: 0,
+        drop_packet: 0,
+        secure_tcp: 0,
+        conntrack: 0,
+        snat_reroute: 1,
+        cache_bypass: 0,
+        nat_icmp_send: 0,
+        schedule_icmp: 0,
+        ignore_tunneled: 0,
+        backup_only: 0,
+        run_estimation: 1,
+        lblc_expiration: 86_400,
+        lblcr_expiration: 86_400,
+        sync_version: 1,
+        sync_ports: 1,
+        sync_persist_mode: 0,
+        sync_qlen_max: 0,
+        sync_sock_size: 0,
+        sync_threshold: [3, 50],
+        sync_refresh_period: 0,
+        sync_retries: 0,
     };
 
     /// What to add to the kernel's clock, in nanoseconds.
