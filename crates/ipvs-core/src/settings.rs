@@ -88,6 +88,8 @@ pub struct Settings {
     pub sync_refresh_period: u32,
     /// `sync_retries`.
     pub sync_retries: u32,
+    /// Interface by which the host takes in what the plane gives it; 0 for none.
+    pub door: u32,
 }
 
 impl Settings {
@@ -132,6 +134,7 @@ impl Settings {
         sync_threshold: [3, 50],
         sync_refresh_period: 0,
         sync_retries: 0,
+        door: 0,
     };
 
     /// What to add to the kernel's clock, in nanoseconds.

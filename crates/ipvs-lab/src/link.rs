@@ -1,6 +1,7 @@
 //! Interfaces: veth pairs, bridges, addresses, state and offloads.
 
 use std::{
+    io::{self, Write as _},
     net::IpAddr,
     os::fd::{AsFd, AsRawFd},
     time::{Duration, Instant},
@@ -19,12 +20,14 @@ use netlink_packet_route::{
     route::RouteType,
 };
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
+use socket2::{Domain, Socket, Type};
 
 use crate::{
     MacAddr, Namespace,
     error::{Doing, Error, Result},
     ethtool::Offload,
     netlink::RouteSocket,
+    sys,
 };
 
 /// An interface of a namespace.
@@ -98,6 +101,17 @@ impl Link {
         let mut message = self.message();
         message.attributes.push(LinkAttribute::Controller(bridge.index));
         self.change(message, "make a bridge port of")
+    }
+
+    /// Sends a frame, Ethernet header and all, out of the interface.
+    pub fn send_frame(&self, frame: &[u8]) -> Result<()> {
+        let doing = || format!("send a frame out of {self}");
+        let send = || -> io::Result<()> {
+            let socket = Socket::new(Domain::PACKET, Type::RAW, None)?;
+            sys::bind_packet_socket(&socket, self.index, 0)?;
+            (&socket).write_all(frame)
+        };
+        self.namespace.run(send)?.doing(doing)
     }
 
     /// Removes the interface; of a veth pair, both ends go.
@@ -227,7 +241,7 @@ impl std::fmt::Display for Link {
 }
 
 /// Takes the waiting events, after waiting for at most `timeout` for one to come.
-fn wait_readable(events: &RouteSocket, timeout: Duration) -> std::io::Result<()> {
+fn wait_readable(events: &RouteSocket, timeout: Duration) -> io::Result<()> {
     let timeout = PollTimeout::try_from(timeout).unwrap_or(PollTimeout::MAX);
     let mut ready = [PollFd::new(events.as_fd(), PollFlags::POLLIN)];
     if poll(&mut ready, timeout)? > 0 {

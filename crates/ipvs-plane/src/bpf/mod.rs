@@ -3,9 +3,11 @@
 //!
 //! * [`object`] loads the programs, pins them, and finds them again.
 //! * [`attach`] puts them on interfaces.
+//! * [`door`] is a pair of interfaces between the host's stack and the plane.
 //! * `store` reads and writes the maps.
 
 pub mod attach;
+pub mod door;
 mod error;
 pub mod object;
 mod store;
@@ -24,6 +26,7 @@ use ipvs_core::snapshot::{ConnStatus, Control, DestStatus, Refused, ServiceStatu
 use ipvs_core::verdict::Reason;
 
 pub use self::attach::{AttachMode, Attached};
+use self::door::{Door, DoorError};
 pub use self::error::StartError;
 use self::object::Pins;
 use self::store::BpfStore;
@@ -52,6 +55,7 @@ pub struct BpfPlane {
     adopted: bool,
     pins: Pins,
     managed: HashMap<DestId, (u32, Family, Addr)>,
+    door: Result<Door, DoorError>,
 }
 
 impl BpfPlane {
@@ -69,7 +73,9 @@ impl BpfPlane {
             Registry::new(store).map_err(StartError::map)?
         };
         let attached = attach::attach_all(&pins, &options.interfaces)?;
-        let mut plane = Self { registry, attached, adopted, pins, managed: HashMap::new() };
+        let door = open_door();
+        let managed = HashMap::new();
+        let mut plane = Self { registry, attached, adopted, pins, managed, door };
         plane.registry.store_mut().sweep();
         plane.host_changed();
         Ok(plane)
@@ -78,6 +84,14 @@ impl BpfPlane {
     /// Whether this plane was found running.
     pub fn was_adopted(&self) -> bool {
         self.adopted
+    }
+
+    /// The host door, or why there is none.
+    pub const fn door(&self) -> Result<Door, &DoorError> {
+        match &self.door {
+            Ok(door) => Ok(*door),
+            Err(error) => Err(error),
+        }
     }
 
     /// Changes settings.
@@ -90,12 +104,15 @@ impl BpfPlane {
 
     /// Detaches from every interface and removes the pins: nothing is left.
     pub fn detach(self) -> Result<(), StartError> {
-        self.pins.remove()
+        Self::detach_at(self.pins.directory())
     }
 
     /// Removes what is pinned in `directory`, whichever version pinned it.
     pub fn detach_at(directory: &Path) -> Result<(), StartError> {
-        Pins::at(directory)?.remove()
+        Pins::at(directory)?.remove()?;
+        Rtnetlink::open()
+            .and_then(|mut netlink| Door::remove(&mut netlink))
+            .map_err(StartError::Netlink)
     }
 
     /// Has the kernel keep the neighbours of all destinations resolved, and
@@ -127,6 +144,10 @@ impl BpfPlane {
             }
         }
     }
+}
+
+fn open_door() -> Result<Door, DoorError> {
+    Door::open(&mut Rtnetlink::open()?)
 }
 
 impl Control for BpfPlane {
@@ -170,7 +191,13 @@ impl Plane for BpfPlane {
     fn report(&self) -> Vec<String> {
         let origin = if self.adopted { "found running" } else { "loaded" };
         let pins = format!("eBPF programs {origin}, pinned in {}", self.pins.directory().display());
-        std::iter::once(pins).chain(self.attached.iter().map(ToString::to_string)).collect()
+        let mut lines = vec![pins];
+        lines.extend(self.attached.iter().map(ToString::to_string));
+        match &self.door {
+            Ok(_) => lines.extend(Door::hindrance()),
+            Err(error) => lines.push(format!("no host door: {error}")),
+        }
+        lines
     }
 
     fn tick(&mut self) {
@@ -178,7 +205,11 @@ impl Plane for BpfPlane {
     }
 
     fn host_changed(&mut self) {
+        // Somebody may have removed it.
+        self.door = open_door();
+        let door = self.door.as_ref().map_or(0, |door| door.host);
         let changed = self.registry.change_settings(|settings| {
+            settings.door = door;
             settings.route_generation = settings.route_generation.wrapping_add(1);
         });
         if let Err(error) = changed {

@@ -388,7 +388,7 @@ impl<S: Store> Registry<S> {
         }
         // Old and new services together, until the change is made.
         let keys = || self.services.keys().chain(draft.services.keys());
-        self.store.put_settings(&counted(draft.settings, keys()))?;
+        self.store.put_settings(&counted(&draft.settings, keys()))?;
         for (key, touched) in &draft.services {
             match touched {
                 Some(entry) => self.store.put_service(&entry.record(&self.dests))?,
@@ -410,7 +410,7 @@ impl<S: Store> Registry<S> {
     fn write_service_count(&mut self, draft: &Draft) -> Result<(), S::Error> {
         let added = draft.services.iter().filter(|(_, t)| t.is_some()).map(|(key, _)| key);
         let kept = self.services.keys().filter(|key| !draft.services.contains_key(*key));
-        let settings = counted(draft.settings, added.chain(kept));
+        let settings = counted(&draft.settings, added.chain(kept));
         self.settings = settings;
         self.store.put_settings(&settings)
     }
@@ -518,13 +518,13 @@ impl<S: Store> Registry<S> {
 }
 
 /// The settings with the number of services of each kind.
-fn counted<'a>(settings: Settings, keys: impl Iterator<Item = &'a ServiceKey>) -> Settings {
+fn counted<'a>(settings: &Settings, keys: impl Iterator<Item = &'a ServiceKey>) -> Settings {
     let mut counted = Settings {
         services_v4: 0,
         services_v6: 0,
         all_port_services: 0,
         ftp_services: 0,
-        ..settings
+        ..*settings
     };
     for key in keys {
         match key.family() {

@@ -34,12 +34,22 @@ pub struct Link {
     pub controller: Option<u32>,
     /// An XDP program is attached.
     pub has_xdp: bool,
+    /// What somebody wrote on it, as in `ip link`; empty for nothing.
+    pub alias: String,
 }
+
+/// What is written on both interfaces of a [host door](crate::bpf::door).
+pub(crate) const DOOR_ALIAS: &str = "ipvs-rs: host door";
 
 impl Link {
     /// Whether whole Ethernet frames come in and go out by it, for the host itself.
-    pub const fn carries_frames(&self) -> bool {
-        self.mac.is_some() && !self.loopback && self.controller.is_none()
+    pub fn carries_frames(&self) -> bool {
+        self.mac.is_some() && !self.loopback && self.controller.is_none() && !self.is_door()
+    }
+
+    /// Whether it is one of the two interfaces of the eBPF plane's host door.
+    pub fn is_door(&self) -> bool {
+        self.alias == DOOR_ALIAS
     }
 
     pub(super) fn of(message: &LinkMessage) -> Self {
@@ -54,6 +64,7 @@ impl Link {
             loopback: header.flags.contains(LinkFlags::Loopback),
             controller: None,
             has_xdp: false,
+            alias: String::new(),
         };
         for attribute in &message.attributes {
             match attribute {
@@ -63,6 +74,7 @@ impl Link {
                 {
                     link.mac = octets.as_slice().try_into().ok();
                 }
+                LinkAttribute::IfAlias(alias) => link.alias.clone_from(alias),
                 LinkAttribute::Mtu(mtu) => link.mtu = *mtu,
                 LinkAttribute::Controller(index) => link.controller = Some(*index),
                 LinkAttribute::LinkInfo(infos) => {

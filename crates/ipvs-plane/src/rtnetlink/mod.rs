@@ -1,5 +1,6 @@
 //! What both planes ask of the host's network: interfaces, addresses, routes
-//! and neighbours, by rtnetlink, one question and its answer at a time.
+//! and neighbours, by rtnetlink, one question and its answer at a time; and the
+//! one thing they make there, a pair of interfaces.
 //!
 //! A socket belongs to the network namespace of the thread that opened it, and
 //! stays in it whichever thread uses it.
@@ -7,6 +8,7 @@
 mod link;
 mod monitor;
 mod neighbour;
+mod pair;
 mod route;
 
 use std::io;
@@ -18,9 +20,11 @@ use netlink_packet_core::{
 use netlink_packet_route::{AddressFamily, RouteNetlinkMessage};
 use netlink_sys::{Socket, SocketAddr, protocols::NETLINK_ROUTE};
 
+pub(crate) use link::DOOR_ALIAS;
 pub use link::{Address, Link};
 pub use monitor::{Changes, Monitor};
 pub use neighbour::{Neighbour, NeighbourState};
+pub(crate) use pair::{End, Inet};
 pub use route::FoundRoute;
 
 /// More than the kernel puts into one datagram.

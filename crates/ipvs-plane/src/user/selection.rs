@@ -45,11 +45,13 @@ impl Selection {
 }
 
 /// Why an interface cannot be a port.
-pub(super) const fn excuse(link: &Link) -> &'static str {
+pub(super) fn excuse(link: &Link) -> &'static str {
     if link.loopback {
         "it is a loopback interface"
     } else if link.mac.is_none() {
         "it carries no Ethernet frames"
+    } else if link.is_door() {
+        "it is a part of an eBPF plane in this network namespace"
     } else {
         "it is a port of a bridge or bond, which gets its frames"
     }
@@ -70,6 +72,7 @@ mod tests {
             loopback,
             controller,
             has_xdp: false,
+            alias: String::new(),
         }
     }
 
