@@ -6,3 +6,4 @@ pub mod adm;
 pub mod daemon;
 pub mod demo;
 pub mod program;
+pub mod sysctl;

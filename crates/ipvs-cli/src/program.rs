@@ -6,13 +6,14 @@ use std::path::Path;
 use std::process::ExitCode;
 
 use crate::adm::{self, Io, names::SystemNames, split_endpoint};
-use crate::{daemon, demo};
+use crate::{daemon, demo, sysctl};
 
 const USAGE: &str =
     "Usage: ipvs demo [OPTIONS]      watch it balance in namespaces (see ipvs demo --help)
        ipvs daemon [OPTIONS]    run a director (see ipvs daemon --help)
        ipvs status              how packets get in, and what became of them
        ipvs detach              remove the eBPF plane that a daemon left
+       ipvs sysctl [ARGUMENTS]  read and change net.ipv4.vs (see ipvs sysctl -h)
        ipvs adm ARGUMENTS...    what ipvsadm does (see ipvs adm -h)
 By another name (ipvsadm, ipvsadm-save, ipvsadm-restore) it is that program.
 ";
@@ -32,6 +33,11 @@ pub fn run(mut args: Vec<OsString>) -> ExitCode {
             args.insert(0, "ipvsadm".into());
             ipvsadm(args)
         }
+        Some("sysctl") => {
+            args.drain(..2);
+            args.insert(0, "ipvs sysctl".into());
+            settings(args)
+        }
         Some("demo") => demo::run(args),
         Some("daemon" | "detach" | "status") => daemon::run(args),
         Some("-h" | "--help" | "help") => usage(&mut io::stdout(), 0),
@@ -42,6 +48,16 @@ pub fn run(mut args: Vec<OsString>) -> ExitCode {
 /// Says how the program is used; nobody may be listening.
 fn usage(to: &mut dyn Write, status: u8) -> ExitCode {
     to.write_all(USAGE.as_bytes()).map_or(ExitCode::FAILURE, |()| ExitCode::from(status))
+}
+
+/// `ipvs sysctl`, on the streams of this process.
+fn settings(args: Vec<OsString>) -> ExitCode {
+    let (endpoint, args) = split_endpoint(args);
+    let mut stdout = BufWriter::new(io::stdout().lock());
+    let status = sysctl::run(&args, &mut stdout, &mut io::stderr().lock(), || endpoint.connect());
+    // A reader that has gone away is no failure.
+    drop(stdout.flush());
+    ExitCode::from(status)
 }
 
 /// `ipvsadm` and its scripts, on the streams of this process.

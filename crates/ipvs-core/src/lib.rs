@@ -31,6 +31,7 @@ pub mod service;
 pub mod settings;
 pub mod snapshot;
 pub mod stats;
+pub mod sysctl;
 pub mod tables;
 pub mod time;
 pub mod verdict;

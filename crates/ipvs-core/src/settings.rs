@@ -78,8 +78,8 @@ pub struct Settings {
     pub sync_ports: u32,
     /// `sync_persist_mode`.
     pub sync_persist_mode: u32,
-    /// `sync_qlen_max`, in messages.
-    pub sync_qlen_max: u32,
+    /// `sync_qlen_max`, in messages: low and high half.
+    pub sync_qlen_max: [u32; 2],
     /// `sync_sock_size`, in octets.
     pub sync_sock_size: u32,
     /// `sync_threshold`: threshold and period, in packets.
@@ -129,7 +129,7 @@ impl Settings {
         sync_version: 1,
         sync_ports: 1,
         sync_persist_mode: 0,
-        sync_qlen_max: 0,
+        sync_qlen_max: [0, 0],
         sync_sock_size: 0,
         sync_threshold: [3, 50],
         sync_refresh_period: 0,

@@ -5,6 +5,7 @@ use crate::addr::{Addr, Family};
 use crate::dest::{DestKey, DestSpec};
 use crate::service::{ServiceKey, ServiceSpec};
 use crate::stats::{Counters, Rates};
+use crate::sysctl::{self, SysctlError};
 use crate::verdict::Reason;
 
 /// A service as `ipvsadm -L` shows it.
@@ -103,6 +104,17 @@ pub trait Control {
 
     /// The timeouts in force.
     fn timeouts(&mut self) -> Timeouts;
+
+    /// Calls `each` for every setting of `net.ipv4.vs`, sorted by name.
+    fn sysctls(&mut self, each: &mut dyn FnMut(&'static str, sysctl::Value)) {
+        let _ = each;
+    }
+
+    /// Changes the setting of this name to what `text` says.
+    fn set_sysctl(&mut self, name: &str, text: &str) -> Result<(), SysctlError> {
+        let _ = (name, text);
+        Err(SysctlError::Unknown)
+    }
 
     /// Size of the connection table, in entries, as `ipvsadm` prints in its first line.
     fn table_size(&self) -> u32;

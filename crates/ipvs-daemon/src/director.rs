@@ -3,6 +3,7 @@
 use ipvs_core::command::Command;
 use ipvs_core::service::ServiceKey;
 use ipvs_core::snapshot::{ConnStatus, Control, DestStatus, Refused, ServiceStatus, Timeouts};
+use ipvs_core::sysctl::{self, SysctlError};
 use ipvs_core::verdict::Reason;
 use ipvs_plane::bpf::BpfPlane;
 use ipvs_plane::plane::Plane;
@@ -84,6 +85,14 @@ impl Control for Director {
 
     fn timeouts(&mut self) -> Timeouts {
         self.plane().timeouts()
+    }
+
+    fn sysctls(&mut self, each: &mut dyn FnMut(&'static str, sysctl::Value)) {
+        self.plane().sysctls(each);
+    }
+
+    fn set_sysctl(&mut self, name: &str, text: &str) -> Result<(), SysctlError> {
+        self.plane().set_sysctl(name, text)
     }
 
     fn table_size(&self) -> u32 {

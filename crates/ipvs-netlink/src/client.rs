@@ -16,7 +16,7 @@ use crate::numbers::{self, command, info, top};
 use crate::service::{self, ServiceAttrs};
 use crate::status::{self, Status};
 use crate::sync::{self, DaemonAttrs, SyncDaemon, SyncState};
-use crate::{conn, controller};
+use crate::{conn, controller, setting};
 
 mod proc;
 mod transport;
@@ -214,6 +214,51 @@ impl<T: Transport> Client<T> {
         Ok(status)
     }
 
+    /// All settings of `net.ipv4.vs` with their values, sorted by name.
+    ///
+    /// A kernel has no message for them: there they are files in `/proc/sys`.
+    pub fn settings(&mut self) -> Result<Vec<(String, String)>, ClientError> {
+        if self.transport.is_kernel() {
+            return Ok(proc::settings()?);
+        }
+        let family = self.resolve(conn::FAMILY_NAME)?;
+        let mut settings = Vec::new();
+        self.dump(
+            family,
+            conn::GET_SETTING,
+            |_| {},
+            |attrs| {
+                let (name, value) = setting::read(attrs)?;
+                settings.push((name?, value?));
+                Some(())
+            },
+        )?;
+        Ok(settings)
+    }
+
+    /// One setting's value; refused with `ENOENT` if there is none of this name.
+    pub fn setting(&mut self, name: &str) -> Result<String, ClientError> {
+        if self.transport.is_kernel() {
+            return proc::setting(name);
+        }
+        let mut answer = None;
+        let write = |writer: &mut Writer| setting::write_name(writer, name);
+        self.ask_own(conn::GET_SETTING, write, |attrs| {
+            answer = Some(setting::read(attrs)?.1?);
+            Some(())
+        })?;
+        answer.ok_or(ClientError::BadAnswer("no value"))
+    }
+
+    /// Changes a setting; refused with `EINVAL` if it cannot have this value.
+    pub fn set_setting(&mut self, name: &str, text: &str) -> Result<(), ClientError> {
+        if self.transport.is_kernel() {
+            return proc::set_setting(name, text);
+        }
+        let write = |writer: &mut Writer| setting::write_change(writer, name, text);
+        self.ask_own(conn::SET_SETTING, write, |_| Some(()))
+    }
+
     /// The sync daemons that run.
     pub fn sync_daemons(&mut self) -> Result<Vec<SyncDaemon>, ClientError> {
         let mut daemons = Vec::new();
@@ -267,6 +312,18 @@ impl<T: Transport> Client<T> {
     ) -> Result<(), ClientError> {
         let request = self.request(self.family, command, flags::ACK, write);
         self.exchange(request.bytes(), each)
+    }
+
+    /// The same for a plain command of our own family.
+    fn ask_own(
+        &mut self,
+        command: u8,
+        write: impl FnOnce(&mut Writer),
+        mut each: impl FnMut(&[u8]) -> Option<()>,
+    ) -> Result<(), ClientError> {
+        let family = self.resolve(conn::FAMILY_NAME)?;
+        let request = self.request(family, command, flags::ACK, write);
+        self.exchange(request.bytes(), |_, attrs| each(attrs))
     }
 
     /// Asks for a dump and reads it to its end.

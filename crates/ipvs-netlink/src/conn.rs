@@ -1,7 +1,8 @@
 //! The family `IPVS_RS`, our own: connections, which the kernel shows in
-//! `/proc/net/ip_vs_conn` only, and the state of the data plane ([`status`](crate::status)).
+//! `/proc/net/ip_vs_conn` only, the state of the data plane ([`status`](crate::status)),
+//! and the settings of `net.ipv4.vs` (`setting`).
 //!
-//! It has the framing of the kernel's family and two commands, both dumps:
+//! It has the framing of the kernel's family and these commands:
 //!
 //! | no | command | do | dump | reply |
 //! |---|---|---|---|---|
@@ -9,6 +10,9 @@
 //! | 2 | `GET_CONN` | | x | `NEW_CONN`, multi, one a connection or template, in no order |
 //! | 3 | `NEW_STATUS` | | | (only as a reply) |
 //! | 4 | `GET_STATUS` | | x | `NEW_STATUS`, multi, one a line or reason |
+//! | 5 | `NEW_SETTING` | | | (only as a reply) |
+//! | 6 | `GET_SETTING` | x | x | `NEW_SETTING`; as a dump multi, one a setting, sorted by name |
+//! | 7 | `SET_SETTING` | x | | acknowledgement |
 //!
 //! | no | attribute | type |
 //! |---|---|---|
@@ -50,6 +54,12 @@ pub const GET_CONN: u8 = 2;
 pub const NEW_STATUS: u8 = 3;
 /// Asks for the plane's state.
 pub const GET_STATUS: u8 = 4;
+/// Only as a reply: one setting with its value.
+pub const NEW_SETTING: u8 = 5;
+/// Asks for every setting, or the one that is named.
+pub const GET_SETTING: u8 = 6;
+/// Changes a setting.
+pub const SET_SETTING: u8 = 7;
 
 const FAMILY: u16 = 1;
 const PROTOCOL: u16 = 2;

@@ -90,7 +90,12 @@ const FAMILIES: [FamilyInfo; 3] = [
         name: conn::FAMILY_NAME,
         version: conn::FAMILY_VERSION,
         max_attr: conn::FAMILY_MAX_ATTR,
-        ops: &[(conn::GET_CONN, ADMIN | DUMP), (conn::GET_STATUS, ADMIN | DUMP)],
+        ops: &[
+            (conn::GET_CONN, ADMIN | DUMP),
+            (conn::GET_STATUS, ADMIN | DUMP),
+            (conn::GET_SETTING, ADMIN | DO | DUMP),
+            (conn::SET_SETTING, ADMIN | DO),
+        ],
     },
 ];
 

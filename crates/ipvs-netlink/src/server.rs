@@ -12,7 +12,7 @@ use crate::message::{
 use crate::numbers::{self, MAX_TIMEOUT_SECS, command, info, top};
 use crate::service::{self, ServiceAttrs};
 use crate::sync::{DaemonAttrs, SyncState};
-use crate::{conn, controller, errno_of, status};
+use crate::{conn, controller, errno_of, setting, status};
 
 /// Length at which a dump begins a new datagram, in octets.
 ///
@@ -132,13 +132,21 @@ fn own(
     control: &mut dyn Control,
     reply: &mut dyn FnMut(&[u8]),
 ) -> Result<Answered, Errno> {
-    if !matches!(request.command, conn::GET_CONN | conn::GET_STATUS) {
+    let is_known = matches!(
+        request.command,
+        conn::GET_CONN | conn::GET_STATUS | conn::GET_SETTING | conn::SET_SETTING
+    );
+    if !is_known {
         return Err(Errno::OPNOTSUPP);
     }
     if access != Access::Admin {
         return Err(Errno::PERM);
     }
     if !request.dump {
+        settings(request, control, reply)?;
+        return Ok(Answered::Plain);
+    }
+    if request.command == conn::SET_SETTING {
         return Err(Errno::OPNOTSUPP);
     }
     let header = answer(request.header, conn::FAMILY_ID, flags::MULTI);
@@ -150,6 +158,10 @@ fn own(
         control.connections(&mut |status| {
             add(conn::NEW_CONN, &|writer| conn::write(writer, &status));
         });
+    } else if request.command == conn::GET_SETTING {
+        control.sysctls(&mut |name, value| {
+            add(conn::NEW_SETTING, &|writer| setting::write(writer, name, value));
+        });
     } else {
         control.describe(&mut |line| {
             add(conn::NEW_STATUS, &|writer| status::write_line(writer, line));
@@ -159,6 +171,37 @@ fn own(
         });
     }
     Ok(dump.finish())
+}
+
+/// The commands of our own family that are no dump: they read or change one setting.
+fn settings(
+    request: &Request<'_, '_>,
+    control: &mut dyn Control,
+    reply: &mut dyn FnMut(&[u8]),
+) -> Result<(), Errno> {
+    if !matches!(request.command, conn::GET_SETTING | conn::SET_SETTING) {
+        return Err(Errno::OPNOTSUPP);
+    }
+    let (name, text) = setting::read(request.attrs).ok_or(Errno::RANGE)?;
+    let name = name.ok_or(Errno::INVAL)?;
+    if request.command == conn::SET_SETTING {
+        let text = text.ok_or(Errno::INVAL)?;
+        return control.set_sysctl(&name, &text).map_err(setting::errno_of);
+    }
+    let mut found = None;
+    control.sysctls(&mut |known, value| {
+        if known == name {
+            found = Some(value);
+        }
+    });
+    let value = found.ok_or(Errno::NOENT)?;
+    let mut writer = Writer::new();
+    let header = answer(request.header, conn::FAMILY_ID, 0);
+    writer.generic(header, conn::NEW_SETTING, conn::FAMILY_VERSION, |writer| {
+        setting::write(writer, &name, value);
+    });
+    reply(writer.bytes());
+    Ok(())
 }
 
 /// The commands of the kernel's family.

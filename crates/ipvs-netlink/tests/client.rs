@@ -9,6 +9,7 @@ use ipvs_core::command::{Command, TimeoutEdit};
 use ipvs_core::dest::{DestKey, DestSpec};
 use ipvs_core::service::{ServiceFlags, ServiceKey, ServiceSpec};
 use ipvs_core::snapshot::{ConnStatus, Timeouts};
+use ipvs_core::sysctl;
 use ipvs_core::verdict::Reason;
 use ipvs_netlink::client::LocalTransport;
 use ipvs_netlink::{Client, ClientError, Errno, Info};
@@ -168,6 +169,26 @@ fn the_plane_is_described_in_lines_and_reasons() {
     assert_eq!(status.lines, vec!["eth0: XDP"; 3000]);
     let expect = [("no_service".to_owned(), 7), ("forwarded".to_owned(), u64::MAX)];
     assert_eq!(status.packets, expect);
+}
+
+#[test]
+fn settings_are_read_and_changed_by_name() {
+    let mut table = SmallTable::default();
+    let mut client = Client::new(LocalTransport::new(&mut table)).unwrap();
+    client.set_setting("sync_threshold", "0x10 50").unwrap();
+    assert_eq!(client.setting("sync_threshold").unwrap(), "16\t50");
+    let all = client.settings().unwrap();
+    assert_eq!(all.len(), sysctl::ALL.len());
+    assert!(all.contains(&("sync_threshold".to_owned(), "16\t50".to_owned())));
+    let refused = [
+        (client.setting("nosuch").err(), Errno::NOENT),
+        (client.set_setting("nosuch", "1").err(), Errno::NOENT),
+        (client.set_setting("drop_entry", "4").err(), Errno::INVAL),
+        (client.set_setting("drop_entry", "").err(), Errno::INVAL),
+    ];
+    for (error, expect) in refused {
+        assert!(matches!(error, Some(ClientError::Refused(errno)) if errno == expect), "{error:?}");
+    }
 }
 
 #[test]

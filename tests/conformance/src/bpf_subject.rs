@@ -12,7 +12,6 @@ use nix::mount::{MsFlags, mount};
 use nix::unistd::gettid;
 
 use crate::namespace_subject::Driven;
-use crate::settings::Change;
 use crate::subject::Trouble;
 
 /// Where BPF file systems are mounted.
@@ -52,10 +51,6 @@ impl Bpf {
 impl Driven for Bpf {
     fn control(&mut self) -> &mut dyn Control {
         &mut self.plane
-    }
-
-    fn change_setting(&mut self, change: Change) -> anyhow::Result<()> {
-        Ok(self.plane.change_settings(|settings| change.make(settings))?)
     }
 
     fn pass_time(&mut self, by: Duration) {

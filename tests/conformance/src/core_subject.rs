@@ -16,9 +16,8 @@ use ipvs_plane::store::{Limits, Store as _};
 
 use crate::case::{Frame, Output};
 use crate::host::Host;
-use crate::settings::Change;
+use crate::shell;
 use crate::subject::{Handled, Subject, Trouble};
-use crate::{adm, shell};
 
 /// Connections that there is room for: more than any case makes.
 const CONNECTIONS: u32 = 1 << 12;
@@ -83,18 +82,11 @@ impl CoreSubject {
 
 impl Subject for CoreSubject {
     fn command(&mut self, line: &str) -> Result<Output, Trouble> {
-        let Some(words) = shell::words(line) else {
+        if shell::words(line).is_none() {
             return Err(Trouble::Unsupported(format!("`{line}` needs a shell")));
-        };
-        if words.first().is_some_and(|program| program.starts_with("ipvsadm")) {
-            return Ok(adm::run(&words, self.control()));
         }
-        if let Some((name, value)) = shell::setting(&words) {
-            if let Some(change) = Change::of(name, value)? {
-                let Ok(()) = self.registry.change_settings(|settings| change.make(settings));
-            }
-            let stdout = format!("net.ipv4.vs.{name} = {value}\n");
-            return Ok(Output { stdout, ..Output::default() });
+        if let Some(output) = shell::plain(line, self.control()) {
+            return Ok(output);
         }
         let host = &mut self.registry.store_mut().host.host;
         host.command(line)

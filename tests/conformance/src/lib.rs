@@ -16,7 +16,7 @@
 //! * [`run`]: many cases at a time.
 //! * [`report`]: what people and machines read at the end.
 
-pub mod adm;
+pub mod applet;
 pub mod bpf_subject;
 pub mod case;
 pub mod compare;
@@ -30,7 +30,6 @@ pub mod replay;
 pub mod report;
 pub mod run;
 pub mod selection;
-pub mod settings;
 pub mod shell;
 pub mod subject;
 pub mod user_subject;

@@ -12,10 +12,9 @@ use crate::case::{Frame, Output};
 use crate::compare::made_by_host;
 use crate::host::Host;
 use crate::layout::Layout;
-use crate::settings::Change;
+use crate::shell;
 use crate::subject::{Handled, Subject, Trouble};
 use crate::wire::Wire;
-use crate::{adm, shell};
 
 /// How far the clock is moved between two looks at the timers.
 const TICK: Duration = Duration::from_secs(1);
@@ -24,9 +23,6 @@ const TICK: Duration = Duration::from_secs(1);
 pub trait Driven {
     /// Its control side.
     fn control(&mut self) -> &mut dyn Control;
-
-    /// Changes a setting.
-    fn change_setting(&mut self, change: Change) -> Result<()>;
 
     /// Sets its clock on by `by`, and does what has become due.
     fn pass_time(&mut self, by: Duration);
@@ -136,20 +132,10 @@ impl Drop for Visit {
 
 impl Subject for NamespaceSubject {
     fn command(&mut self, line: &str) -> Result<Output, Trouble> {
-        let words = shell::words(line);
-        if let Some(words) = &words {
-            if words.first().is_some_and(|program| program.starts_with("ipvsadm")) {
-                return Ok(adm::run(words, self.driven.control()));
-            }
-            if let Some((name, value)) = shell::setting(words) {
-                if let Some(change) = Change::of(name, value)? {
-                    self.driven.change_setting(change)?;
-                }
-                let stdout = format!("net.ipv4.vs.{name} = {value}\n");
-                return Ok(Output { stdout, ..Output::default() });
-            }
+        if let Some(output) = shell::plain(line, self.driven.control()) {
+            return Ok(output);
         }
-        if line.contains("ipvsadm") || line.contains("ip_vs") || line.contains("net.ipv4.vs") {
+        if shell::is_ours(line) {
             return Err(Trouble::Unsupported(format!("`{line}` needs a director of this host")));
         }
         let output = self.on_host(line)?;
@@ -203,10 +189,6 @@ mod tests {
     impl Driven for Blind {
         fn control(&mut self) -> &mut dyn Control {
             self.0.control()
-        }
-
-        fn change_setting(&mut self, _: Change) -> Result<()> {
-            Ok(())
         }
 
         fn pass_time(&mut self, _: Duration) {}

@@ -1,24 +1,40 @@
 //! Command lines of the cases, as far as they can be read without a shell.
 
+use std::ffi::OsString;
+
+use ipvs_core::snapshot::Control;
+use ipvs_netlink::client::LocalTransport;
+
+use crate::applet::{self, Streams};
+use crate::case::Output;
+
 /// The words of a line that is one plain command; `None` if it needs a shell.
 pub fn words(line: &str) -> Option<Vec<String>> {
     const SHELL: &[char] = &['|', '<', '>', ';', '&', '$', '*', '?', '`', '#', '~'];
     if line.contains(SHELL) { None } else { shlex::split(line) }
 }
 
-/// The setting and its value, if the words are `sysctl -w net.ipv4.vs.NAME=VALUE`.
-pub fn setting(words: &[String]) -> Option<(&str, &str)> {
-    match words {
-        [sysctl, write, assignment] if sysctl == "sysctl" && write == "-w" => {
-            assignment.strip_prefix("net.ipv4.vs.")?.split_once('=')
-        }
-        _ => None,
-    }
+/// Whether a line has to do with IPVS, so that a host alone cannot run it.
+pub fn is_ours(line: &str) -> bool {
+    ["ipvsadm", "ip_vs", "net.ipv4.vs", "net/ipv4/vs"].iter().any(|word| line.contains(word))
+}
+
+/// Runs a line that is one plain command of ours, in the bytes that our programs
+/// and a director exchange over a socket; `None` if it is no such line.
+pub fn plain(line: &str, control: &mut dyn Control) -> Option<Output> {
+    let words: Vec<OsString> = words(line)?.into_iter().map(OsString::from).collect();
+    let (mut stdout, mut stderr) = (Vec::new(), Vec::new());
+    let streams =
+        Streams { stdin: &mut std::io::empty(), stdout: &mut stdout, stderr: &mut stderr };
+    let rc = applet::run(&words, streams, || Ok(LocalTransport::new(control)))?;
+    let text = |octets: Vec<u8>| String::from_utf8_lossy(&octets).into_owned();
+    Some(Output { rc: rc.into(), stdout: text(stdout), stderr: text(stderr) })
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::core_subject::CoreSubject;
 
     #[test]
     fn plain_commands_are_split_as_a_shell_would() {
@@ -28,9 +44,16 @@ mod tests {
     }
 
     #[test]
-    fn a_setting_is_told_from_other_commands() {
-        let line = words("sysctl -w net.ipv4.vs.sync_threshold=\"0 0\"").unwrap();
-        assert_eq!(setting(&line), Some(("sync_threshold", "0 0")));
-        assert_eq!(setting(&words("sysctl -a").unwrap()), None);
+    fn settings_are_changed_and_read_as_by_the_tool() {
+        let mut subject = CoreSubject::new().unwrap();
+        let mut run = |line: &str| plain(line, subject.control()).unwrap();
+        let set = run("sysctl -w net.ipv4.vs.sync_threshold=\"0 0\"");
+        assert_eq!((set.rc, set.stdout.as_str()), (0, "net.ipv4.vs.sync_threshold = 0 0\n"));
+        let got = run("sysctl -n net.ipv4.vs.sync_threshold net.ipv4.vs.sloppy_tcp");
+        assert_eq!(got.stdout, "0\t0\n0\n");
+        let refused = run("sysctl -w net.ipv4.vs.drop_entry=4");
+        let text = "sysctl: setting key \"net.ipv4.vs.drop_entry\": Invalid argument\n";
+        assert_eq!((refused.rc, refused.stderr.as_str()), (1, text));
+        assert_eq!(plain("sysctl -w net.ipv4.ip_forward=1", subject.control()), None);
     }
 }

@@ -17,7 +17,6 @@ use ipvs_plane::user::{Options, Selection, StartError, UserPlane};
 
 use crate::host::Host;
 use crate::namespace_subject::Driven;
-use crate::settings::Change;
 use crate::subject::Trouble;
 
 /// Sizes of the tables: more than any case needs.
@@ -55,11 +54,6 @@ impl User {
 impl Driven for User {
     fn control(&mut self) -> &mut dyn Control {
         &mut self.plane
-    }
-
-    fn change_setting(&mut self, change: Change) -> Result<()> {
-        self.plane.change_settings(move |settings| change.make(settings));
-        Ok(())
     }
 
     fn pass_time(&mut self, by: Duration) {

@@ -29,6 +29,7 @@ mod rules;
 mod values;
 
 pub use endpoint::{Endpoint, split_endpoint};
+pub(crate) use errors::system_text;
 
 const HELP: &str = include_str!("help.txt");
 /// What programs that ask for the version expect: the tool that this one equals.
@@ -70,6 +71,11 @@ impl<T: Transport> Session<T> {
         let info = client.info()?;
         Ok(Self { client, info })
     }
+
+    /// What asks the director.
+    pub(crate) fn client(&mut self) -> &mut Client<T> {
+        &mut self.client
+    }
 }
 
 /// No director could be reached.
@@ -83,7 +89,7 @@ pub struct Unreachable {
 
 impl fmt::Display for Unreachable {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let cause = errors::system_text(&self.cause);
+        let cause = system_text(&self.cause);
         write!(f, "Can't initialize ipvs: {cause}\n{}", self.advice)
     }
 }

@@ -1,12 +1,56 @@
-//! Connections of a kernel, read from `/proc/net/ip_vs_conn`.
+//! What a kernel shows in files only: connections in `/proc/net/ip_vs_conn`, and
+//! settings in `/proc/sys/net/ipv4/vs`.
 
 use std::fs;
 use std::io;
 use std::net::Ipv6Addr;
+use std::path::{Path, PathBuf};
 
 use ipvs_core::addr::{Addr, Family};
 
+use rustix::io::Errno;
+
+use crate::client::ClientError;
 use crate::conn::Connection;
+
+/// Where the kernel has the settings.
+const SETTINGS: &str = "/proc/sys/net/ipv4/vs";
+
+/// Reads the settings of this network namespace, sorted by name.
+pub(crate) fn settings() -> io::Result<Vec<(String, String)>> {
+    let mut settings = Vec::new();
+    for entry in fs::read_dir(SETTINGS)? {
+        let entry = entry?;
+        if let Ok(name) = entry.file_name().into_string() {
+            let text = fs::read_to_string(entry.path())?;
+            settings.push((name, text.trim_end().to_owned()));
+        }
+    }
+    settings.sort();
+    Ok(settings)
+}
+
+/// Reads one setting.
+pub(crate) fn setting(name: &str) -> Result<String, ClientError> {
+    let text = fs::read_to_string(file(name)?).map_err(|error| refusal(&error))?;
+    Ok(text.trim_end().to_owned())
+}
+
+/// Writes one setting.
+pub(crate) fn set_setting(name: &str, text: &str) -> Result<(), ClientError> {
+    fs::write(file(name)?, text).map_err(|error| refusal(&error))
+}
+
+/// The file of a setting, whose name must not lead elsewhere.
+fn file(name: &str) -> Result<PathBuf, ClientError> {
+    let path = Path::new(SETTINGS).join(name);
+    let is_there = !name.contains('/') && path.is_file();
+    if is_there { Ok(path) } else { Err(ClientError::Refused(Errno::NOENT)) }
+}
+
+fn refusal(error: &io::Error) -> ClientError {
+    ClientError::Refused(Errno::from_io_error(error).unwrap_or(Errno::IO))
+}
 
 /// Reads the connections of this network namespace.
 pub(crate) fn connections() -> io::Result<Vec<Connection>> {

@@ -7,8 +7,10 @@ use ipvs_core::addr::{Addr, Family};
 use ipvs_core::command::{Command, CommandError};
 use ipvs_core::dest::{DestKey, DestSpec, ForwardingMethod};
 use ipvs_core::service::{ServiceKey, ServiceSpec};
+use ipvs_core::settings::Settings;
 use ipvs_core::snapshot::{ConnStatus, Control, DestStatus, Refused, ServiceStatus, Timeouts};
 use ipvs_core::stats::{Counters, Rates};
+use ipvs_core::sysctl::{self, SysctlError};
 use ipvs_core::verdict::Reason;
 
 /// Services, newest first, each with its destinations, newest first.
@@ -16,6 +18,7 @@ use ipvs_core::verdict::Reason;
 pub(crate) struct SmallTable {
     services: Vec<(ServiceStatus, Vec<DestStatus>)>,
     timeouts: Timeouts,
+    settings: Settings,
     /// What `connections` shows.
     pub(crate) connections: Vec<ConnStatus>,
     /// What `describe` says.
@@ -28,7 +31,8 @@ impl Default for SmallTable {
     fn default() -> Self {
         let timeouts = Timeouts { tcp: 900, tcp_fin: 120, udp: 300 };
         let (services, connections) = (Vec::new(), Vec::new());
-        Self { services, timeouts, connections, lines: Vec::new(), packets: Vec::new() }
+        let settings = Settings::DEFAULT;
+        Self { services, timeouts, settings, connections, lines: Vec::new(), packets: Vec::new() }
     }
 }
 
@@ -185,6 +189,16 @@ impl Control for SmallTable {
 
     fn timeouts(&mut self) -> Timeouts {
         self.timeouts
+    }
+
+    fn sysctls(&mut self, each: &mut dyn FnMut(&'static str, sysctl::Value)) {
+        for it in &sysctl::ALL {
+            each(it.name, it.get(&self.settings));
+        }
+    }
+
+    fn set_sysctl(&mut self, name: &str, text: &str) -> Result<(), SysctlError> {
+        sysctl::find(name).ok_or(SysctlError::Unknown)?.set(&mut self.settings, text)
     }
 
     fn table_size(&self) -> u32 {

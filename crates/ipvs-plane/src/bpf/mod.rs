@@ -23,6 +23,7 @@ use ipvs_core::hop::RouteQuery;
 use ipvs_core::service::ServiceKey;
 use ipvs_core::settings::Settings;
 use ipvs_core::snapshot::{ConnStatus, Control, DestStatus, Refused, ServiceStatus, Timeouts};
+use ipvs_core::sysctl::{self, SysctlError};
 use ipvs_core::verdict::Reason;
 
 pub use self::attach::{AttachMode, Attached};
@@ -180,6 +181,14 @@ impl Control for BpfPlane {
 
     fn timeouts(&mut self) -> Timeouts {
         self.registry.timeouts()
+    }
+
+    fn sysctls(&mut self, each: &mut dyn FnMut(&'static str, sysctl::Value)) {
+        self.registry.sysctls(each);
+    }
+
+    fn set_sysctl(&mut self, name: &str, text: &str) -> Result<(), SysctlError> {
+        self.registry.set_sysctl(name, text)
     }
 
     fn table_size(&self) -> u32 {

@@ -7,6 +7,7 @@ use ipvs_core::proto::{self, tcp};
 use ipvs_core::service::{ServiceFlags, ServiceKey};
 use ipvs_core::snapshot::{ConnStatus, Control, DestStatus, Refused, ServiceStatus, Timeouts};
 use ipvs_core::stats::{Counters, Rates};
+use ipvs_core::sysctl::{self, SysctlError};
 use ipvs_core::time::Instant;
 
 use super::{Entry, Registry};
@@ -91,6 +92,22 @@ impl<S: Store> Control for Registry<S> {
             tcp_fin: tcp(tcp::FIN_WAIT),
             udp: self.settings.udp_timeout / 1000,
         }
+    }
+
+    fn sysctls(&mut self, each: &mut dyn FnMut(&'static str, sysctl::Value)) {
+        for sysctl in &sysctl::ALL {
+            each(sysctl.name, sysctl.get(&self.settings));
+        }
+    }
+
+    fn set_sysctl(&mut self, name: &str, text: &str) -> Result<(), SysctlError> {
+        let sysctl = sysctl::find(name).ok_or(SysctlError::Unknown)?;
+        let mut settings = self.settings;
+        sysctl.set(&mut settings, text)?;
+        self.change_settings(|it| *it = settings).map_err(|error| {
+            tracing::error!(%error, "the settings could not be written");
+            SysctlError::Plane
+        })
     }
 
     fn table_size(&self) -> u32 {

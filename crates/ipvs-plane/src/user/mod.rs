@@ -37,6 +37,7 @@ use ipvs_core::command::{Command, CommandError};
 use ipvs_core::service::ServiceKey;
 use ipvs_core::settings::Settings;
 use ipvs_core::snapshot::{ConnStatus, Control, DestStatus, Refused, ServiceStatus, Timeouts};
+use ipvs_core::sysctl::{self, SysctlError};
 use ipvs_core::verdict::Reason;
 use rustix::event::{EventfdFlags, eventfd};
 
@@ -325,6 +326,21 @@ impl Control for UserPlane {
     fn timeouts(&mut self) -> Timeouts {
         let nothing = Timeouts { tcp: 0, tcp_fin: 0, udp: 0 };
         self.ask(|worker| worker.registry.timeouts()).unwrap_or(nothing)
+    }
+
+    fn sysctls(&mut self, each: &mut dyn FnMut(&'static str, sysctl::Value)) {
+        let settings = self.ask(|worker| {
+            let mut settings = Vec::new();
+            worker.registry.sysctls(&mut |name, value| settings.push((name, value)));
+            settings
+        });
+        settings.into_iter().flatten().for_each(|(name, value)| each(name, value));
+    }
+
+    fn set_sysctl(&mut self, name: &str, text: &str) -> Result<(), SysctlError> {
+        let (name, text) = (name.to_owned(), text.to_owned());
+        self.ask(move |worker| worker.registry.set_sysctl(&name, &text))
+            .unwrap_or(Err(SysctlError::Plane))
     }
 
     fn table_size(&self) -> u32 {
