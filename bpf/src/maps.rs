@@ -3,6 +3,7 @@
 use aya_ebpf::bindings::{BPF_F_MMAPABLE, BPF_F_NO_PREALLOC, bpf_timer};
 use aya_ebpf::btf_maps::{Array, HashMap, PerCpuArray, Queue};
 use aya_ebpf::macros::btf_map;
+use ipvs_core::addr::AddrKey;
 use ipvs_core::conn::{Conn, Tuple};
 use ipvs_core::dest::{Dest, Load};
 use ipvs_core::director::Scratch;
@@ -57,6 +58,8 @@ pub(crate) static IPVS_LOADS: Array<Shared<Load>, 131_072> = Array::new();
 pub(crate) static IPVS_COUNTERS: PerCpuArray<Shared<LiveCounters>, 131_072> = PerCpuArray::new();
 #[btf_map]
 pub(crate) static IPVS_HOPS: Array<Shared<CachedHop>, 131_072> = Array::new();
+#[btf_map]
+pub(crate) static IPVS_ADDRS: HashMap<AddrKey, u32, 147_456, COPIED> = HashMap::new();
 #[btf_map]
 pub(crate) static IPVS_INDEX: HashMap<Tuple, u32, 524_288, COPIED> = HashMap::new();
 #[btf_map]

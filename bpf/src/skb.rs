@@ -7,7 +7,8 @@ use aya_ebpf::bindings::__sk_buff;
 use aya_ebpf::helpers::generated as helpers;
 use ipvs_core::addr::{Addr, Family};
 use ipvs_core::director;
-use ipvs_core::verdict::Verdict;
+use ipvs_core::tables::Tables as _;
+use ipvs_core::verdict::{Reason, Verdict};
 use ipvs_wire::checksum::Delta;
 use ipvs_wire::{Buffer, Outer, ethernet};
 
@@ -234,6 +235,14 @@ extern "C" fn ipvs_tc(ctx: *mut SkBuff) -> i32 {
     match director::handle(&mut frame, &maps, scratch, ifindex, kernel::now(settings)) {
         Verdict::Pass(_) => TC_ACT_UNSPEC,
         Verdict::Drop(_) => TC_ACT_SHOT,
+        Verdict::Defer(Reason::DeferredFragment) => {
+            maps.count(Reason::Fragment);
+            TC_ACT_UNSPEC
+        }
+        Verdict::Defer(_) => {
+            maps.count(Reason::TooLong);
+            TC_ACT_SHOT
+        }
         // SAFETY: the helper has no precondition.
         Verdict::Send { ifindex, .. } => unsafe { helpers::bpf_redirect(ifindex, 0) as i32 },
         Verdict::Resolve { ifindex } => {

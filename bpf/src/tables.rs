@@ -4,6 +4,7 @@ use core::cell::Cell;
 use core::ffi::c_void;
 
 use aya_ebpf::bindings::{BPF_ANY, BPF_NOEXIST};
+use ipvs_core::addr::AddrKey;
 use ipvs_core::conn::{Conn, ConnId, Found, Tuple};
 use ipvs_core::dest::{Dest, DestId, Load};
 use ipvs_core::hop::{CachedHop, RouteQuery, Way};
@@ -73,6 +74,12 @@ impl<const RESOLVES: bool> Tables for Maps<RESOLVES> {
     #[inline(always)]
     fn dest_hop(&self, id: DestId) -> Option<&CachedHop> {
         maps::IPVS_HOPS.get(id).map(|hop| &hop.0)
+    }
+
+    #[inline(always)]
+    fn addr_use(&self, key: &AddrKey) -> u32 {
+        // SAFETY: the word is copied at once; an element is never changed in place.
+        unsafe { maps::IPVS_ADDRS.get(key) }.copied().unwrap_or(0)
     }
 
     #[inline(always)]

@@ -111,7 +111,8 @@ extern "C" fn ipvs_xdp(ctx: *mut xdp_md) -> u32 {
     let Some(scratch) = maps::scratch() else { return xdp_action::XDP_PASS };
     let mut frame = XdpFrame { ctx };
     match director::handle(&mut frame, &maps, scratch, ifindex, kernel::now(settings)) {
-        Verdict::Pass(_) | Verdict::Resolve { .. } => xdp_action::XDP_PASS,
+        // The TC program behind it can do what this one cannot.
+        Verdict::Pass(_) | Verdict::Resolve { .. } | Verdict::Defer(_) => xdp_action::XDP_PASS,
         Verdict::Drop(_) => xdp_action::XDP_DROP,
         Verdict::Send { ifindex: out, .. } if out == ifindex => xdp_action::XDP_TX,
         // SAFETY: the helper has no precondition.

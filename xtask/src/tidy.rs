@@ -45,7 +45,7 @@ const UNSAFE: [&str; 4] = [
     "bench/bpf/src/main.rs",
     "bpf/src/",
     "crates/ipvs-lab/src/sys.rs",
-    "crates/ipvs-plane/src/user/sys.rs",
+    "crates/ipvs-plane/src/packet/sys.rs",
 ];
 
 #[test]

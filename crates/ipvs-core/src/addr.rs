@@ -132,3 +132,34 @@ impl fmt::Debug for Addr {
         }
     }
 }
+
+/// An address with its family, as a key.
+#[derive(
+    Clone, Copy, Debug, Default, PartialEq, Eq, Hash, FromBytes, IntoBytes, Immutable, KnownLayout,
+)]
+#[repr(C)]
+pub struct AddrKey {
+    /// The address.
+    pub addr: Addr,
+    /// [`Family::tag`].
+    pub family: u32,
+}
+
+impl AddrKey {
+    /// The key of this address.
+    #[inline(always)]
+    pub const fn new(family: Family, addr: Addr) -> Self {
+        Self { addr, family: family.tag() as u32 }
+    }
+}
+
+/// Bits that say what an address is used for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct AddrUse;
+
+impl AddrUse {
+    /// A service has it.
+    pub const SERVICE: u32 = 1;
+    /// A destination has it whose replies are translated.
+    pub const TRANSLATED: u32 = 2;
+}

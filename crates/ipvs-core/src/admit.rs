@@ -18,6 +18,8 @@ const NEWBORN: Millis = Millis(3_000);
 const FTP_DATA: u16 = 20;
 /// The port of FTP control connections.
 const FTP: u16 = 21;
+/// Every link takes packets of this length, all headers of a tunnel included.
+const SHORTEST_MTU: u32 = 1200;
 /// The first port that any program may listen on, where passive FTP data may go.
 const FIRST_UNPRIVILEGED: u16 = 1024;
 
@@ -46,6 +48,14 @@ pub(crate) fn admit<B: Buffer, T: Tables>(
     if !persistent && service.key.port != packet.headers.destination_port {
         let ftp = service.key.port == FTP;
         return Err(if ftp { Reason::NotStarting } else { Reason::NoDestination });
+    }
+    // Its connection is not found again, so a destination is not picked for it twice.
+    if !T::CUTS
+        && service.has(ServiceFlags::ONE_PACKET)
+        && !packet.headers.dont_fragment
+        && packet.is_longer_than(SHORTEST_MTU)
+    {
+        return Err(Reason::DeferredLong);
     }
     packet.room.template = NONE;
     let mut dest_id = NONE;

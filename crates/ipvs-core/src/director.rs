@@ -7,12 +7,13 @@
 use ipvs_wire::transport::protocol;
 use ipvs_wire::{Buffer, Fragment, Headers, ParseError, ethernet};
 
-use crate::addr::{Addr, Family};
+use crate::addr::{Addr, AddrKey, Family};
 use crate::admit;
 use crate::conn::{Conn, ConnFlags, ConnId, Found, NONE, Tuple};
 use crate::dest::Dest;
 use crate::expiry;
 use crate::forward::{self, reject};
+use crate::fragments;
 use crate::hop::{self, RouteQuery, Way, WayKind};
 use crate::near;
 use crate::proto::{self, Direction};
@@ -36,6 +37,7 @@ pub struct Scratch {
 #[derive(Clone, Copy, Debug, Default)]
 pub struct Room {
     pub(crate) key: Tuple,
+    pub(crate) addr: AddrKey,
     pub(crate) service: ServiceKey,
     pub(crate) query: RouteQuery,
     pub(crate) way: Way,
@@ -76,10 +78,15 @@ impl<B: Buffer> Packet<'_, B> {
     }
 
     /// Whether the datagram cannot pass a link of `mtu` octets. A train of
-    /// segments can: it is cut where it leaves.
+    /// segments can: it is cut where it leaves. So can a datagram of IPv6 that
+    /// came in fragments, if they can (recorded).
     #[inline(always)]
     pub fn is_longer_than(&self, mtu: u32) -> bool {
-        self.headers.total_len > mtu && self.buf.segment_len() == 0
+        self.headers.total_len > mtu
+            && self.buf.segment_len() == 0
+            && (self.headers.version != 6
+                || self.buf.longest_piece() == 0
+                || self.buf.longest_piece() > mtu)
     }
 
     /// An identification for a datagram that the director makes, not repeated soon.
@@ -104,9 +111,28 @@ pub fn handle<B: Buffer, T: Tables>(
     let verdict = outcome.verdict(scratch.room.way.hop.mtu);
     match verdict {
         Verdict::Pass(reason) | Verdict::Drop(reason) => tables.count(reason),
-        Verdict::Send { .. } | Verdict::Resolve { .. } => {}
+        Verdict::Send { .. } | Verdict::Resolve { .. } | Verdict::Defer(_) => {}
     }
     verdict
+}
+
+/// Tells the sender of the fragment in `buf`, the first of its datagram, that
+/// the others did not come in time, if it was sent to a virtual address. For a
+/// plane that puts fragments together.
+pub fn reassembly_failed<B: Buffer, T: Tables>(
+    buf: &mut B,
+    tables: &T,
+    scratch: &mut Scratch,
+    ifindex: u32,
+    now: Instant,
+) -> Verdict {
+    let Scratch { headers, tuple, room } = scratch;
+    if headers.read(buf).is_err() || !fragments::are_for_service(headers, tables, room) {
+        return Verdict::Drop(Reason::FragmentTimeout);
+    }
+    let mut packet = Packet { buf, headers, tuple, room, ifindex, now };
+    let outcome = reject::reassembly_failed(&mut packet, tables);
+    outcome.verdict(packet.room.way.hop.mtu)
 }
 
 #[inline(always)]
@@ -128,11 +154,15 @@ fn decide<B: Buffer, T: Tables>(
     if services == 0 {
         return Outcome::pass(Reason::NoService);
     }
+    if headers.fragment != Fragment::No {
+        return if fragments::concern(headers, tables, room) {
+            Outcome::defer(Reason::DeferredFragment)
+        } else {
+            Outcome::pass(Reason::Fragment)
+        };
+    }
     if !matches!(headers.protocol, protocol::TCP | protocol::UDP | protocol::SCTP) {
         return Outcome::pass(Reason::OtherProtocol);
-    }
-    if headers.fragment != Fragment::No {
-        return Outcome::pass(Reason::Fragment);
     }
     *tuple = Tuple::of(headers);
     let mut packet = Packet { buf, headers, tuple, room, ifindex, now };
@@ -149,6 +179,7 @@ fn decide<B: Buffer, T: Tables>(
         NONE => match admit::admit(&mut packet, tables) {
             Ok(id) => id,
             Err(Reason::NoDestination) => return reject::no_destination(&mut packet, tables),
+            Err(Reason::DeferredLong) => return Outcome::defer(Reason::DeferredLong),
             Err(reason) if reason.drops() => return Outcome::drop(reason),
             Err(reason) => return Outcome::pass(reason),
         },
@@ -233,6 +264,9 @@ fn request<B: Buffer, T: Tables>(packet: &mut Packet<'_, B>, tables: &T, conn: &
     if !T::RESOLVES && packet.room.way.kind == WayKind::Unresolved {
         return Outcome::pass(Reason::Unresolved);
     }
+    if !T::CUTS && forward::must_cut_request(packet, tables, conn, dest) {
+        return Outcome::defer(Reason::DeferredLong);
+    }
     if let Some(counters) = tables.counters(dest_id) {
         counters.count_in(u64::from(packet.headers.total_len));
     }
@@ -261,6 +295,9 @@ fn reply<B: Buffer, T: Tables>(packet: &mut Packet<'_, B>, tables: &T, conn: &Co
         } else {
             Outcome::pass(Reason::LeftToRefuse)
         };
+    }
+    if !T::CUTS && forward::must_cut_reply(packet) {
+        return Outcome::defer(Reason::DeferredLong);
     }
     count_reply(packet, tables, conn);
     forward::to_client(packet, tables, conn)

@@ -21,6 +21,7 @@ pub mod director;
 pub mod errand;
 pub mod expiry;
 mod forward;
+mod fragments;
 pub mod hop;
 pub mod name;
 pub mod near;

@@ -2,6 +2,7 @@
 
 use core::cell::Cell;
 
+use crate::addr::AddrKey;
 use crate::conn::{Conn, ConnId, Found, Tuple};
 use crate::dest::{Dest, DestId, Load};
 use crate::hop::{CachedHop, RouteQuery, Way};
@@ -30,7 +31,8 @@ pub trait Tables {
     const RESOLVES: bool;
 
     /// Whether the plane cuts what is longer than the path into fragments as
-    /// it sends it. One that cannot leaves that to the host where it can.
+    /// it sends it. One that cannot leaves that to the host where it can, and
+    /// has the rest [deferred](crate::verdict::Verdict::Defer).
     const CUTS: bool;
 
     /// Settings.
@@ -49,6 +51,8 @@ pub trait Tables {
     fn counters(&self, id: DestId) -> Option<&LiveCounters>;
     /// The next hop towards a destination.
     fn dest_hop(&self, id: DestId) -> Option<&CachedHop>;
+    /// What an address is used for: bits of [`AddrUse`](crate::addr::AddrUse).
+    fn addr_use(&self, key: &AddrKey) -> u32;
     /// Asks the host's routing table; fills in `way`.
     fn route(&self, query: &RouteQuery, way: &mut Way);
 

@@ -17,6 +17,10 @@ pub enum Verdict {
     Pass(Reason),
     /// Ours, and refused.
     Drop(Reason),
+    /// Ours, and unchanged: to be led through the director again where memory
+    /// and time are at hand. Nothing was counted or done for it but that a
+    /// connection may have been made. The plane counts it when it takes it.
+    Defer(Reason),
     /// Send the frame as it is now through this interface. A plane that
     /// [cuts](crate::tables::Tables::CUTS) may find it longer than `mtu`.
     Send {
@@ -44,6 +48,7 @@ impl Outcome {
     const DROP: u64 = 1 << 32;
     const SEND: u64 = 2 << 32;
     const RESOLVE: u64 = 3 << 32;
+    const DEFER: u64 = 4 << 32;
 
     #[inline(always)]
     pub(crate) const fn pass(reason: Reason) -> Self {
@@ -65,6 +70,11 @@ impl Outcome {
         Self(Self::RESOLVE | ifindex as u64)
     }
 
+    #[inline(always)]
+    pub(crate) const fn defer(reason: Reason) -> Self {
+        Self(Self::DEFER | reason as u64)
+    }
+
     /// The verdict on a packet whose way takes `mtu` octets.
     #[inline(always)]
     #[expect(clippy::cast_possible_truncation, reason = "the low half is the number")]
@@ -74,7 +84,8 @@ impl Outcome {
             0 => Verdict::Pass(Reason::from_number(number)),
             1 => Verdict::Drop(Reason::from_number(number)),
             2 => Verdict::Send { ifindex: number, mtu },
-            _ => Verdict::Resolve { ifindex: number },
+            3 => Verdict::Resolve { ifindex: number },
+            _ => Verdict::Defer(Reason::from_number(number)),
         }
     }
 }
@@ -116,7 +127,7 @@ reasons! {
     OtherProtocol = "other_protocol",
     /// Passed: a header is cut short or contradicts itself; the host counts and drops it.
     Malformed = "malformed",
-    /// Passed: a fragment.
+    /// Passed: a fragment of a datagram that cannot be ours.
     Fragment = "fragment",
     /// Passed: to a broadcast, multicast or foreign MAC address.
     OtherHost = "other_host",
@@ -152,12 +163,24 @@ reasons! {
     Unwritable = "unwritable",
     /// Dropped: a forwarding method that is not supported here.
     Unsupported = "unsupported",
+    /// Dropped: no room on the way to the slow path.
+    DeferredLost = "deferred_lost",
+    /// Dropped: a fragment that contradicts itself, or others of its datagram.
+    FragmentBad = "fragment_bad",
+    /// Dropped: a fragment whose datagram did not become whole in time.
+    FragmentTimeout = "fragment_timeout",
+    /// Dropped: a fragment that had to make room for newer ones.
+    FragmentPushedOut = "fragment_pushed_out",
     /// Answered: an error was sent to the client: no destination.
     SentUnreachable = "sent_unreachable",
     /// Answered: an error was sent: time to live exceeded.
     SentTimeExceeded = "sent_time_exceeded",
     /// Answered: an error was sent: too long for the path.
     SentTooBig = "sent_too_big",
+    /// Deferred: a fragment, which waits for the rest of its datagram.
+    DeferredFragment = "deferred_fragment",
+    /// Deferred: longer than the path and allowed to be cut.
+    DeferredLong = "deferred_long",
     /// Forwarded to a destination.
     Forwarded = "forwarded",
     /// A translated reply.

@@ -1,8 +1,12 @@
-//! Cutting an IPv4 packet that is longer than its way (RFC 791, section 3.2).
+//! Cutting a packet that is longer than its way, or than the fragments it came
+//! in (RFC 791, section 3.2; RFC 8200, section 4.5).
 
 use ipvs_wire::checksum::Sum;
-use ipvs_wire::ethernet::HEADER_LEN as ETHERNET;
+use ipvs_wire::ethernet;
 use ipvs_wire::ipv4::{DONT_FRAGMENT, MORE_FRAGMENTS, OFFSET_MASK};
+use ipvs_wire::ipv6::extension;
+
+use crate::frame::Frame;
 
 /// Octets of an IPv4 header without options.
 const HEADER: usize = 20;
@@ -13,22 +17,54 @@ const NOP: u8 = 1;
 /// The bit of an option's type that has it copied into every fragment.
 const COPIED: u8 = 0x80;
 
-/// Cuts the IPv4 packet in the untagged Ethernet frame into frames whose
-/// packets have at most `mtu` octets.
+/// Place of the fixed IPv6 header's next-header field, and of the length.
+const V6_NEXT: usize = 6;
+const V6_LEN: usize = 4;
+/// Octets of the fixed IPv6 header.
+const V6_HEADER: usize = 40;
+/// IPv6 extension headers that are followed, at most.
+const MAX_EXTENSIONS: u32 = 8;
+/// Octets of the fragment header (RFC 8200, section 4.5).
+const FRAGMENT_HEADER: usize = 8;
+
+/// The longest IP packet that `frame` may leave in on a way that takes `mtu`
+/// octets: what came in fragments leaves in none that is longer (recorded).
+/// A tunnel's packet is another one.
+pub fn longest(frame: &Frame, mtu: u32) -> u32 {
+    match frame.longest_piece {
+        0 => mtu,
+        _ if frame.outer_len() != 0 => mtu,
+        longest => mtu.min(longest),
+    }
+}
+
+/// Cuts the packet in the frame into frames whose packets have at most
+/// `longest` octets. Those of IPv6 get `id` for an identification.
 ///
-/// `None`: the frame holds no IPv4 packet that may be cut.
-pub fn cut(frame: &[u8], mtu: u32) -> Option<Vec<Vec<u8>>> {
-    let (ethernet, packet) = frame.split_at_checked(ETHERNET as usize)?;
+/// `None`: the frame holds no packet that may be cut.
+pub fn cut(frame: &Frame, longest: u32, id: u32) -> Option<Vec<Vec<u8>>> {
+    let at = ethernet::parse(frame)?.payload as usize;
+    let (ethernet, packet) = frame.octets().split_at_checked(at)?;
+    match packet.first()? >> 4 {
+        4 => cut_v4(ethernet, packet, longest, frame.longest_piece != 0),
+        6 => cut_v6(ethernet, packet, longest, id),
+        _ => None,
+    }
+}
+
+/// `again`: it came in fragments, which may say "don't fragment" for the sake of
+/// path MTU discovery.
+fn cut_v4(ethernet: &[u8], packet: &[u8], longest: u32, again: bool) -> Option<Vec<Vec<u8>>> {
     let first: &[u8; HEADER] = packet.first_chunk()?;
     let header_len = usize::from(first[0] & 0x0f) * 4;
     let total_len = usize::from(u16::from_be_bytes([first[2], first[3]]));
     let header = packet.get(..header_len)?;
     let payload = packet.get(header_len..total_len)?;
     let flags = u16::from_be_bytes([first[6], first[7]]);
-    if first[0] >> 4 != 4 || flags & DONT_FRAGMENT != 0 {
+    if flags & DONT_FRAGMENT != 0 && !again {
         return None;
     }
-    let room = (mtu as usize).checked_sub(header_len)? & !7;
+    let room = (longest as usize).checked_sub(header_len)? & !7;
     if room == 0 {
         return None;
     }
@@ -40,10 +76,59 @@ pub fn cut(frame: &[u8], mtu: u32) -> Option<Vec<Vec<u8>>> {
         let header = if number == 0 { header } else { &later };
         let offset = u16::try_from(number * room / 8).ok()?;
         let more = number + 1 < count || flags & MORE_FRAGMENTS != 0;
-        let word = (start + offset) | if more { MORE_FRAGMENTS } else { 0 };
+        let more = if more { MORE_FRAGMENTS } else { 0 };
+        let word = (start + offset) | more | flags & DONT_FRAGMENT;
         frames.push([ethernet, &stamped(header, piece.len(), word)?, piece].concat());
     }
     Some(frames)
+}
+
+fn cut_v6(ethernet: &[u8], packet: &[u8], longest: u32, id: u32) -> Option<Vec<Vec<u8>>> {
+    let &[high, low] = packet.get(V6_LEN..)?.first_chunk()?;
+    let packet = packet.get(..V6_HEADER + usize::from(u16::from_be_bytes([high, low])))?;
+    let (named_at, at) = unfragmentable(packet)?;
+    let (headers, payload) = packet.split_at_checked(at)?;
+    let mut headers = headers.to_vec();
+    let next = std::mem::replace(headers.get_mut(named_at)?, extension::FRAGMENT);
+    let room = (longest as usize).checked_sub(at + FRAGMENT_HEADER)? & !7;
+    if room == 0 {
+        return None;
+    }
+    let count = payload.len().div_ceil(room);
+    let mut frames = Vec::with_capacity(count);
+    for (number, piece) in payload.chunks(room).enumerate() {
+        let len = u16::try_from(at - V6_HEADER + FRAGMENT_HEADER + piece.len()).ok()?;
+        headers.get_mut(V6_LEN..)?.first_chunk_mut().map(|it| *it = len.to_be_bytes())?;
+        let more = u16::from(number + 1 < count);
+        let word = u16::try_from(number * room).ok()? | more;
+        let [high, low] = word.to_be_bytes();
+        let fragment = [next, 0, high, low];
+        frames.push([ethernet, &headers, &fragment, &id.to_be_bytes(), piece].concat());
+    }
+    Some(frames)
+}
+
+/// The headers of an IPv6 packet that every fragment has, since routers read
+/// them: where the field stands that names the first header behind them, and
+/// where that begins.
+fn unfragmentable(packet: &[u8]) -> Option<(usize, usize)> {
+    let mut kept = (V6_NEXT, V6_HEADER);
+    let (mut named_at, mut at) = kept;
+    for _ in 0..MAX_EXTENSIONS {
+        let next = *packet.get(named_at)?;
+        match next {
+            extension::HOP_BY_HOP | extension::ROUTING | extension::DESTINATION_OPTIONS => {
+                named_at = at;
+                at += (usize::from(*packet.get(at + 1)?) + 1) * 8;
+                // Options for the destination are read by routers if one is routed to.
+                if next != extension::DESTINATION_OPTIONS {
+                    kept = (named_at, at);
+                }
+            }
+            _ => return Some(kept),
+        }
+    }
+    None
 }
 
 /// The header with length, flags and checksum of one piece.
@@ -104,7 +189,11 @@ mod tests {
         packet.extend([0, 0, 10, 0, 0, 1, 10, 0, 0, 2]);
         packet.extend(options);
         let header = stamped(&packet, payload.len(), 0).unwrap();
-        [&[0; 14][..], &header, payload].concat()
+        [&[0; 12][..], &[8, 0], &header, payload].concat()
+    }
+
+    fn cut_octets(octets: &[u8], longest: u32) -> Option<Vec<Vec<u8>>> {
+        cut(&Frame::new(octets.to_vec()), longest, 7)
     }
 
     proptest! {
@@ -115,7 +204,7 @@ mod tests {
             payload in prop::collection::vec(any::<u8>(), 1..4000),
             mtu in 68u32..1500,
         ) {
-            let frames = cut(&frame(&payload, &[]), mtu).unwrap();
+            let frames = cut_octets(&frame(&payload, &[]), mtu).unwrap();
             let mut whole = Vec::new();
             for (number, frame) in frames.iter().enumerate() {
                 let packet = &frame[14..];
@@ -134,7 +223,7 @@ mod tests {
     fn later_pieces_have_only_the_options_that_are_to_be_copied() {
         // Record route (not copied), then router alert (copied).
         let options = [7, 7, 4, 0, 0, 0, 0, 148, 4, 0, 0, 0];
-        let frames = cut(&frame(&[1; 100], &options), 84).unwrap();
+        let frames = cut_octets(&frame(&[1; 100], &options), 84).unwrap();
         assert_eq!(frames[0][14], 0x48);
         assert_eq!(frames[1][14], 0x46);
         assert_eq!(frames[1][34..38], [148, 4, 0, 0]);
@@ -142,8 +231,33 @@ mod tests {
 
     #[test]
     fn a_packet_that_must_not_be_cut_is_not() {
-        let mut frame = frame(&[0; 100], &[]);
-        frame[20] = 0x40;
-        assert_eq!(cut(&frame, 68), None);
+        let mut octets = frame(&[0; 100], &[]);
+        octets[20] = 0x40;
+        assert_eq!(cut_octets(&octets, 68), None);
+        // It came in fragments that said so too.
+        let mut again = Frame::new(octets);
+        again.longest_piece = 68;
+        let pieces = cut(&again, 68, 0).unwrap();
+        assert!(pieces.iter().all(|piece| piece[20] & 0x40 != 0));
+    }
+
+    #[test]
+    fn headers_that_routers_read_are_in_every_fragment_and_the_others_in_the_first() {
+        // Hop-by-hop, routing, destination options, UDP.
+        let mut packet = vec![0x60, 0, 0, 0, 0, 124, 0, 64];
+        packet.extend([1; 32]);
+        packet.extend([43, 0, 1, 4, 0, 0, 0, 0]);
+        packet.extend([60, 0, 4, 0, 0, 0, 0, 0]);
+        packet.extend([17, 0, 1, 4, 0, 0, 0, 0]);
+        packet.extend([9; 100]);
+        let frames = cut_octets(&[&[0; 12][..], &[0x86, 0xdd], &packet].concat(), 120).unwrap();
+        assert_eq!(frames.len(), 2);
+        for (frame, (offset, len)) in frames.iter().zip([(1_u8, 56), (56, 52)]) {
+            assert_eq!(frame[54..62], [43, 0, 1, 4, 0, 0, 0, 0]);
+            assert_eq!(frame[62..66], [44, 0, 4, 0]);
+            assert_eq!(frame[70..78], [60, 0, 0, offset, 0, 0, 0, 7]);
+            assert_eq!(frame[78..].len(), len);
+        }
+        assert_eq!(frames[0][78..82], [17, 0, 1, 4]);
     }
 }

@@ -18,6 +18,9 @@ pub struct Frame {
     /// The transport checksum holds the pseudo header's sum only; whoever
     /// sends the frame on fills in the rest.
     pub checksum_pending: bool,
+    /// Octets of the longest IP packet that the datagram came in, if it came in
+    /// several; else 0.
+    pub longest_piece: u32,
     /// Transport payload of one segment if the frame is a train of segments.
     pub segment_len: u32,
 }
@@ -72,6 +75,7 @@ impl Frame {
         self.outer_len = 0;
         self.checksum_pending = false;
         self.segment_len = 0;
+        self.longest_piece = 0;
     }
 
     fn range(&self, at: u32, count: u32) -> Option<&[u8]> {
@@ -122,6 +126,10 @@ impl Buffer for Frame {
         self.segment_len
     }
 
+    fn longest_piece(&self) -> u32 {
+        self.longest_piece
+    }
+
     fn insert(&mut self, at: u32, count: u32, outer: Outer) -> Option<()> {
         let (at, room) = (at as usize, count as usize);
         self.octets().get(at..)?;
@@ -139,6 +147,7 @@ impl Buffer for Frame {
                 // The quoted packet is payload now: nobody cuts it or fills anything in.
                 self.outer_len = 0;
                 self.segment_len = 0;
+                self.longest_piece = 0;
                 self.checksum_pending = false;
             }
         }

@@ -5,7 +5,7 @@ use std::cell::{Cell, RefCell};
 use std::collections::HashMap;
 use std::convert::Infallible;
 
-use ipvs_core::addr::{Addr, Family};
+use ipvs_core::addr::{Addr, AddrKey, Family};
 use ipvs_core::conn::{Conn, ConnFlags, ConnId, Found, Tuple};
 use ipvs_core::dest::{Dest, DestId, Load};
 use ipvs_core::expiry;
@@ -59,6 +59,7 @@ pub struct MemoryTables<H> {
     service_slots: Vec<ServiceSlot>,
     members: Vec<DestId>,
     dests: Vec<DestSlot>,
+    addrs: HashMap<AddrKey, u32>,
     near: Box<[Bucket]>,
     index: RefCell<HashMap<Tuple, Found>>,
     conns: Box<[Conn]>,
@@ -82,6 +83,7 @@ impl<H> MemoryTables<H> {
             service_slots: Vec::new(),
             members: Vec::new(),
             dests: Vec::new(),
+            addrs: HashMap::new(),
             near: (0..limits.near_buckets()).map(|_| Bucket::default()).collect(),
             index: RefCell::default(),
             conns: <[Conn]>::new_box_zeroed_with_elems(limits.conns as usize)?,
@@ -150,6 +152,10 @@ impl<H: Host> Tables for MemoryTables<H> {
 
     fn dest_hop(&self, id: DestId) -> Option<&CachedHop> {
         self.dests.get(id as usize).map(|slot| &slot.hop)
+    }
+
+    fn addr_use(&self, key: &AddrKey) -> u32 {
+        self.addrs.get(key).copied().unwrap_or(0)
     }
 
     fn route(&self, query: &RouteQuery, way: &mut Way) {
@@ -273,6 +279,14 @@ impl<H: Host> Store for MemoryTables<H> {
 
     fn put_dest(&mut self, id: DestId, dest: &Dest) -> Result<(), Infallible> {
         self.slot(id).dest = Some(*dest);
+        Ok(())
+    }
+
+    fn put_addr_use(&mut self, key: &AddrKey, uses: u32) -> Result<(), Infallible> {
+        match uses {
+            0 => self.addrs.remove(key),
+            uses => self.addrs.insert(*key, uses),
+        };
         Ok(())
     }
 

@@ -1,7 +1,7 @@
 //! Where the control side writes its records: the tables of a plane, seen
 //! from the side that configures it.
 
-use ipvs_core::addr::{Addr, Family};
+use ipvs_core::addr::{Addr, AddrKey, Family};
 use ipvs_core::conn::{Conn, ConnId};
 use ipvs_core::dest::{Dest, DestId};
 use ipvs_core::service::{Service, ServiceKey};
@@ -101,6 +101,9 @@ pub trait Store {
     fn put_member(&mut self, place: u32, dest: DestId) -> Result<(), Self::Error>;
     /// Sets a destination.
     fn put_dest(&mut self, id: DestId, dest: &Dest) -> Result<(), Self::Error>;
+    /// Says what an address is used for: bits of
+    /// [`AddrUse`](ipvs_core::addr::AddrUse), none if it is not any more.
+    fn put_addr_use(&mut self, key: &AddrKey, uses: u32) -> Result<(), Self::Error>;
     /// Load of a destination.
     fn load_values(&mut self, id: DestId) -> LoadValues;
     /// Sets the load of a destination that no packet can reach.

@@ -44,6 +44,12 @@ pub trait Buffer {
         0
     }
 
+    /// Octets of the longest IP packet that a datagram came in, if it came in
+    /// several and was put together; else 0.
+    fn longest_piece(&self) -> u32 {
+        0
+    }
+
     /// Makes room for `count` octets at `at`; what stood there moves back.
     fn insert(&mut self, at: u32, count: u32, outer: Outer) -> Option<()>;
 

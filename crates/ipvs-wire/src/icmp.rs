@@ -21,12 +21,16 @@ impl IcmpError {
     pub const V4_HOST_UNREACHABLE: Self = Self { kind: 3, code: 1, info: 0 };
     /// IPv4: time to live exceeded in transit.
     pub const V4_TIME_EXCEEDED: Self = Self { kind: 11, code: 0, info: 0 };
+    /// IPv4: a datagram did not become whole in time.
+    pub const V4_REASSEMBLY_TIME_EXCEEDED: Self = Self { kind: 11, code: 1, info: 0 };
     /// IPv6: port unreachable.
     pub const V6_PORT_UNREACHABLE: Self = Self { kind: 1, code: 4, info: 0 };
     /// IPv6: address unreachable.
     pub const V6_ADDRESS_UNREACHABLE: Self = Self { kind: 1, code: 3, info: 0 };
     /// IPv6: hop limit exceeded in transit.
     pub const V6_TIME_EXCEEDED: Self = Self { kind: 3, code: 0, info: 0 };
+    /// IPv6: a datagram did not become whole in time.
+    pub const V6_REASSEMBLY_TIME_EXCEEDED: Self = Self { kind: 3, code: 1, info: 0 };
 
     /// IPv4: fragmentation needed and DF set, with the next hop's MTU (RFC 1191).
     #[inline(always)]

@@ -8,9 +8,13 @@ use ipvs_core::addr::{Addr, Family};
 use ipvs_core::director::{self, Scratch};
 use ipvs_core::hop::{RouteQuery, Way, WayKind};
 use ipvs_core::snapshot::Control;
+use ipvs_core::tables::Tables as _;
 use ipvs_core::time::Instant;
 use ipvs_core::verdict::Verdict;
+use ipvs_plane::fragment;
+use ipvs_plane::frame::Frame as Buffer;
 use ipvs_plane::memory::{self, MemoryTables};
+use ipvs_plane::reassembly::{Expired, Reassembly};
 use ipvs_plane::registry::Registry;
 use ipvs_plane::store::{Limits, Store as _};
 
@@ -31,6 +35,7 @@ const START: Duration = Duration::from_secs(1000);
 #[derive(Debug)]
 pub struct CoreSubject {
     registry: Registry<MemoryTables<Virtual>>,
+    reassembly: Reassembly,
     elapsed: Duration,
 }
 
@@ -71,7 +76,22 @@ impl CoreSubject {
         let tables = MemoryTables::new(host, limits)
             .map_err(|error| anyhow!("no memory for the tables: {error:?}"))?;
         let Ok(registry) = Registry::new(tables);
-        Ok(Self { registry, elapsed: Duration::ZERO })
+        Ok(Self { registry, reassembly: Reassembly::default(), elapsed: Duration::ZERO })
+    }
+
+    /// What a host says of fragments whose datagrams did not become whole in time.
+    fn expire_fragments(&mut self) -> Result<Vec<Frame>, Trouble> {
+        let tables = self.registry.store();
+        let now = tables.host.now;
+        let mut frames = Vec::new();
+        for Expired { first, ifindex } in self.reassembly.expire(now, |it| tables.count(it)) {
+            let Some(mut first) = first else { continue };
+            let mut scratch = Scratch::default();
+            let verdict =
+                director::reassembly_failed(&mut first, tables, &mut scratch, ifindex, now);
+            frames.extend(carry_out(verdict, first, tables, &scratch)?.frames);
+        }
+        Ok(frames)
     }
 
     /// Its control side.
@@ -101,41 +121,61 @@ impl Subject for CoreSubject {
         let index = |dev: &str| tables.host.host.interface(dev).map(|it| it.index);
         let entry = index(&frame.dev).with_context(|| format!("no interface {}", frame.dev))?;
         let mut scratch = Scratch::default();
-        let mut buffer = ipvs_plane::frame::Frame::new(frame.octets.clone());
-        let verdict = director::handle(&mut buffer, tables, &mut scratch, entry, tables.host.now);
-        match verdict {
-            Verdict::Pass(reason) => {
-                Ok(Handled { frames: Vec::new(), passed: Some(reason.label().to_owned()) })
+        let mut buffer = Buffer::new(frame.octets.clone());
+        let now = tables.host.now;
+        let mut verdict = director::handle(&mut buffer, tables, &mut scratch, entry, now);
+        if let Verdict::Defer(_) = verdict {
+            match self.reassembly.take(&buffer, entry, now, |reason| tables.count(reason)) {
+                Some(whole) => buffer = whole,
+                None => return Ok(Handled::default()),
             }
-            Verdict::Drop(_) => Ok(Handled::default()),
-            Verdict::Send { ifindex, mtu } => {
-                let dev = tables.host.host.interface_at(ifindex).context("sent to no interface")?;
-                let octets = buffer.into_octets();
-                let pieces = if octets.len() > mtu as usize + ETHERNET_LEN {
-                    ipvs_plane::fragment::cut(&octets, mtu).unwrap_or_default()
-                } else {
-                    vec![octets]
-                };
-                let frame = |octets| Frame { dev: dev.name.to_owned(), octets };
-                Ok(Handled { frames: pieces.into_iter().map(frame).collect(), passed: None })
-            }
-            // The host asks for the neighbour, which never answers.
-            Verdict::Resolve { .. } => {
-                let (_, next) = scratch.neighbour();
-                Ok(Handled { frames: Vec::new(), passed: Some(format!("resolving {next:?}")) })
-            }
+            verdict = director::handle(&mut buffer, tables, &mut scratch, entry, now);
         }
+        carry_out(verdict, buffer, tables, &scratch)
     }
 
     fn advance(&mut self, to: Duration) -> Result<Vec<Frame>, Trouble> {
+        let mut frames = Vec::new();
         while self.elapsed < to {
             self.elapsed = (self.elapsed + TICK).min(to);
             let tables = self.registry.store_mut();
             tables.host.now = instant(self.elapsed);
             tables.sweep();
             self.registry.tick();
+            frames.extend(self.expire_fragments()?);
         }
-        Ok(Vec::new())
+        Ok(frames)
+    }
+}
+
+/// Does what the verdict on the frame in `buffer` says.
+fn carry_out(
+    verdict: Verdict,
+    buffer: Buffer,
+    tables: &MemoryTables<Virtual>,
+    scratch: &Scratch,
+) -> Result<Handled, Trouble> {
+    match verdict {
+        Verdict::Pass(reason) => {
+            Ok(Handled { frames: Vec::new(), passed: Some(reason.label().to_owned()) })
+        }
+        Verdict::Drop(_) | Verdict::Defer(_) => Ok(Handled::default()),
+        Verdict::Send { ifindex, mtu } => {
+            let dev = tables.host.host.interface_at(ifindex).context("sent to no interface")?;
+            let longest = fragment::longest(&buffer, mtu);
+            let pieces = if buffer.octets().len() > longest as usize + ETHERNET_LEN {
+                fragment::cut(&buffer, longest, 1).unwrap_or_default()
+            } else {
+                vec![buffer.into_octets()]
+            };
+            let frame = |octets| Frame { dev: dev.name.to_owned(), octets };
+            Ok(Handled { frames: pieces.into_iter().map(frame).collect(), passed: None })
+        }
+        // The host asks for the neighbour, which never answers.
+        Verdict::Resolve { .. } => {
+            let (_, next) = scratch.neighbour();
+            Ok(Handled { frames: Vec::new(), passed: Some(format!("resolving {next:?}")) })
+        }
     }
 }
 

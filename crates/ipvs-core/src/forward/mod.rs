@@ -136,18 +136,38 @@ pub(crate) fn to_client<B: Buffer, T: Tables>(
         return Outcome::pass(Reason::Tagged);
     }
     let mtu = packet.room.way.mtu();
-    if packet.is_longer_than(mtu) {
-        if h.dont_fragment {
-            return reject::too_big_reply(packet, tables, conn, mtu);
-        }
-        if !T::CUTS {
-            return Outcome::drop(Reason::TooLong);
-        }
+    if h.dont_fragment && packet.is_longer_than(mtu) {
+        return reject::too_big_reply(packet, tables, conn, mtu);
     }
     match decrement_ttl(packet.buf, h).and_then(|()| masquerade::reply(packet, conn)) {
         Some(()) => leave(packet),
         None => Outcome::drop(Reason::Unwritable),
     }
+}
+
+/// Whether a client's packet leaves in pieces, made by nobody but the plane. A
+/// translated one is left to the host, see [`leave_to_cut`].
+#[inline(always)]
+pub(crate) fn must_cut_request<B: Buffer, T: Tables>(
+    packet: &Packet<'_, B>,
+    tables: &T,
+    conn: &Conn,
+    dest: &Dest,
+) -> bool {
+    let overhead = match ForwardingMethod::from_flags(conn.flags.get()) {
+        ForwardingMethod::DirectRoute => 0,
+        ForwardingMethod::Tunnel => tunnel::overhead(dest),
+        _ => return false,
+    };
+    let may_be = !packet.headers.dont_fragment
+        || (overhead != 0 && packet.headers.version == 4 && tables.settings().pmtu_disc == 0);
+    may_be && packet.is_longer_than(packet.room.way.mtu().saturating_sub(overhead))
+}
+
+/// Whether a translated reply leaves in pieces.
+#[inline(always)]
+pub(crate) fn must_cut_reply<B: Buffer>(packet: &Packet<'_, B>) -> bool {
+    !packet.headers.dont_fragment && packet.is_longer_than(packet.room.way.mtu())
 }
 
 /// A packet that is longer than the path and may be cut: the host forwards and

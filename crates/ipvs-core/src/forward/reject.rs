@@ -82,6 +82,21 @@ pub(crate) fn time_exceeded<B: Buffer, T: Tables>(
     send(packet, tables, error, counted(conn), reasons)
 }
 
+/// Fragments for a virtual address, of which `packet` is the first, did not
+/// become a datagram in time: a host's error.
+#[inline(always)]
+pub(crate) fn reassembly_failed<B: Buffer, T: Tables>(
+    packet: &mut Packet<'_, B>,
+    tables: &T,
+) -> Outcome {
+    let error = by_family(
+        packet,
+        IcmpError::V4_REASSEMBLY_TIME_EXCEEDED,
+        IcmpError::V6_REASSEMBLY_TIME_EXCEEDED,
+    );
+    send(packet, tables, error, NONE, [Reason::SentTimeExceeded, Reason::FragmentTimeout])
+}
+
 /// A client's packet is longer than the path.
 #[inline(always)]
 pub(crate) fn too_big<B: Buffer, T: Tables>(

@@ -263,6 +263,11 @@ fn judge(world: &mut World, frame: &Frame) -> Result<bool, TestCaseError> {
             }
             Ok(true)
         }
+        Verdict::Defer(_) => {
+            prop_assert_eq!(counted, vec![], "its plane counts it");
+            prop_assert_eq!(&left, frame, "deferred, but changed");
+            Ok(false)
+        }
         Verdict::Send { .. } | Verdict::Resolve { .. } => {
             // Forwarded packets count at their destination, errors here.
             let error = [Reason::SentUnreachable, Reason::SentTimeExceeded, Reason::SentTooBig];

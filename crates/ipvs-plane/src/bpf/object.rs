@@ -30,6 +30,7 @@ pub(super) const MAPS: &[&str] = &[
     "IPVS_LOADS",
     "IPVS_COUNTERS",
     "IPVS_HOPS",
+    "IPVS_ADDRS",
     "IPVS_INDEX",
     "IPVS_CONNS",
     "IPVS_FREE",
@@ -125,6 +126,8 @@ impl Pins {
             ("IPVS_SERVICE_ACCOUNTS", limits.services),
             ("IPVS_MEMBERS", limits.members),
             ("IPVS_DESTS", limits.dests),
+            // Each service and each destination may have one of its own.
+            ("IPVS_ADDRS", limits.services.saturating_add(limits.dests)),
             ("IPVS_LOADS", limits.dests),
             ("IPVS_COUNTERS", limits.dests),
             ("IPVS_HOPS", limits.dests),

@@ -5,7 +5,7 @@ use std::path::PathBuf;
 
 use aya::maps::{Array, HashMap, MapData, MapError, PerCpuArray};
 use aya::programs::{TestRun, TestRunOptions, Xdp};
-use ipvs_core::addr::{Addr, Family};
+use ipvs_core::addr::{Addr, AddrKey, Family};
 use ipvs_core::conn::{Conn, ConnFlags, ConnId};
 use ipvs_core::dest::{Dest, DestId};
 use ipvs_core::errand::Errand;
@@ -39,6 +39,7 @@ pub(super) struct BpfStore {
     loads: Records<{ size_of::<LoadValues>() }>,
     counters: PerCpuArray<MapData, [u8; size_of::<Counters>()]>,
     hops: Records<24>,
+    addrs: HashMap<MapData, [u8; size_of::<AddrKey>()], u32>,
     conns: Records<{ size_of::<Conn>() }>,
     used: Array<MapData, u32>,
     reasons: PerCpuArray<MapData, u64>,
@@ -75,6 +76,7 @@ impl BpfStore {
             loads: take.typed("IPVS_LOADS")?,
             counters: take.typed("IPVS_COUNTERS")?,
             hops: take.typed("IPVS_HOPS")?,
+            addrs: take.typed("IPVS_ADDRS")?,
             conns: take.typed("IPVS_CONNS")?,
             used: take.typed("IPVS_USED")?,
             reasons: take.typed("IPVS_REASONS")?,
@@ -114,7 +116,13 @@ impl BpfStore {
                 dests.insert(id, dest);
             }
         }
-        Ok(Found { settings, services, dests })
+        let mut addrs = StdHashMap::new();
+        for item in &self.addrs {
+            let (octets, uses) = item.map_err(StartError::map)?;
+            let key: AddrKey = transmute!(octets);
+            addrs.insert(key, uses);
+        }
+        Ok(Found { settings, services, dests, addrs })
     }
 
     /// Packets by reason.
@@ -226,6 +234,17 @@ impl Store for BpfStore {
     fn put_dest(&mut self, id: DestId, dest: &Dest) -> Result<(), MapError> {
         let octets: [u8; size_of::<Dest>()] = transmute!(*dest);
         self.dests.set(id, octets, 0)
+    }
+
+    fn put_addr_use(&mut self, key: &AddrKey, uses: u32) -> Result<(), MapError> {
+        let key: [u8; size_of::<AddrKey>()] = transmute!(*key);
+        if uses != 0 {
+            return self.addrs.insert(key, uses, 0);
+        }
+        match self.addrs.remove(&key) {
+            Err(MapError::KeyNotFound) => Ok(()),
+            other => other,
+        }
     }
 
     fn load_values(&mut self, id: DestId) -> LoadValues {

@@ -2,10 +2,12 @@
 
 use std::collections::{HashMap, HashSet};
 
+use ipvs_core::addr::AddrKey;
 use ipvs_core::dest::{Dest, DestId};
 use ipvs_core::service::{Service, ServiceKey};
 use ipvs_core::settings::Settings;
 
+use super::addrs::Addrs;
 use super::ids::{Ids, Runs};
 use super::trash::Trash;
 use super::{Entry, Registry, Run};
@@ -20,6 +22,8 @@ pub struct Found {
     pub services: Vec<(Service, Vec<DestId>)>,
     /// Every destination that is listed, or that a connection points at.
     pub dests: HashMap<DestId, Dest>,
+    /// What addresses are used for.
+    pub addrs: HashMap<AddrKey, u32>,
 }
 
 impl<S: Store> Registry<S> {
@@ -78,6 +82,7 @@ impl<S: Store> Registry<S> {
             services,
             dests: found.dests,
             trash,
+            addrs: Addrs::adopt(found.addrs),
             service_ids,
             dest_ids,
             runs,

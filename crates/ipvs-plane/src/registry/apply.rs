@@ -307,6 +307,7 @@ impl<S: Store> Registry<S> {
             tracing::error!(%error, "a table could not be written");
             CommandError::Plane
         })?;
+        self.addrs.stale |= draft.services.values().any(Option::is_none);
         let now = self.store.now();
         for (id, service, serial) in &draft.deleted {
             if let Some(dest) = self.dests.get_mut(id) {
@@ -366,6 +367,8 @@ impl<S: Store> Registry<S> {
     }
 
     fn write(&mut self, draft: &Draft, runs: &[ServiceKey]) -> Result<(), S::Error> {
+        let listed = draft.services.iter().filter(|(_, touched)| touched.is_some());
+        self.add_addrs(listed.map(|(key, _)| key), draft.dests.values())?;
         for (id, reset) in &draft.reset {
             self.write_reset(*id, *reset, draft)?;
         }

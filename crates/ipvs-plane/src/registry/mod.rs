@@ -4,6 +4,7 @@
 //! The registry mirrors what stands in the tables, so it can be rebuilt from
 //! them: the daemon may die and come back while packets flow.
 
+mod addrs;
 pub mod adopt;
 mod apply;
 mod check;
@@ -20,6 +21,7 @@ use ipvs_core::service::{SchedulerKind, Service, ServiceKey, ServiceSpec};
 use ipvs_core::settings::Settings;
 
 use crate::store::Store;
+use addrs::Addrs;
 use ids::{Ids, Runs};
 use trash::Trash;
 
@@ -87,6 +89,7 @@ pub struct Registry<S> {
     /// Every destination, those in the trash included.
     dests: HashMap<DestId, Dest>,
     trash: Trash,
+    addrs: Addrs,
     service_ids: Ids,
     dest_ids: Ids,
     runs: Runs,
@@ -103,6 +106,7 @@ impl<S: Store> Registry<S> {
             services: HashMap::new(),
             dests: HashMap::new(),
             trash: Trash::default(),
+            addrs: Addrs::default(),
             service_ids: Ids::new(limits.services),
             dest_ids: Ids::new(limits.dests),
             runs: Runs::new(limits.members),
@@ -173,7 +177,9 @@ impl<S: Store> Registry<S> {
         for id in self.trash.due(now, &mut self.store) {
             self.dests.remove(&id);
             self.dest_ids.retire(id);
+            self.addrs.stale = true;
         }
+        self.remove_stale_addrs();
         self.service_ids.reclaim();
         self.dest_ids.reclaim();
         self.runs.reclaim();

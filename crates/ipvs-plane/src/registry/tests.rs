@@ -2,7 +2,7 @@
 
 use std::cell::Cell;
 
-use ipvs_core::addr::{Addr, Family};
+use ipvs_core::addr::{Addr, AddrKey, AddrUse, Family};
 use ipvs_core::command::{Command, CommandError};
 use ipvs_core::dest::{DestId, DestKey, DestSpec};
 use ipvs_core::hop::{RouteQuery, Way};
@@ -201,4 +201,32 @@ fn places_are_used_in_order_after_a_refused_list() {
         registry.apply(&[add_dest(80, number)]).unwrap();
         assert_eq!(id_of(&registry, number), Some(id));
     }
+}
+
+#[test]
+fn addresses_are_known_as_long_as_services_or_connections_have_them() {
+    let mut registry = registry();
+    let uses =
+        |registry: &Tested, addr: Addr| registry.store().addr_use(&AddrKey::new(Family::V4, addr));
+    let (vip, server) = (service(80).addr, dest(1).addr);
+    assert_eq!((uses(&registry, vip), uses(&registry, server)), (0, 0));
+    registry.apply(&[add_service(80), add_service(81), add_dest(80, 1)]).unwrap();
+    assert_eq!(uses(&registry, vip), AddrUse::SERVICE);
+    assert_eq!(uses(&registry, server), AddrUse::TRANSLATED);
+    // It may have connections: an edit forgets nothing.
+    let Command::AddDest(key, dest, mut spec) = add_dest(80, 1) else { unreachable!() };
+    spec.method = 3;
+    registry.apply(&[Command::EditDest(key, dest, spec)]).unwrap();
+    registry.tick();
+    assert_eq!(uses(&registry, server), AddrUse::TRANSLATED);
+    let id = id_of(&registry, 1).unwrap();
+    refer_to(&registry, id, 1);
+    registry.apply(&[Command::DeleteService(service(80))]).unwrap();
+    pass_time(&mut registry, 5);
+    assert_eq!(uses(&registry, vip), AddrUse::SERVICE, "the other service has it");
+    assert_eq!(uses(&registry, server), AddrUse::TRANSLATED, "a connection is left");
+    refer_to(&registry, id, 0);
+    registry.apply(&[Command::DeleteService(service(81))]).unwrap();
+    pass_time(&mut registry, 5);
+    assert_eq!((uses(&registry, vip), uses(&registry, server)), (0, 0));
 }

@@ -76,7 +76,7 @@ fn write(frame: &mut Frame, operation: u8, from: (Mac, Addr), to: (Mac, Addr)) {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::user::testing::{CLIENT4, VIP4};
+    use crate::packet::testing::{CLIENT4, VIP4};
 
     const CLIENT: Mac = [2, 0, 0, 0, 0, 2];
     const OWN: Mac = [2, 0, 0, 0, 0, 1];

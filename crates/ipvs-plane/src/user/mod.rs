@@ -11,18 +11,10 @@
 
 mod arp;
 mod forwarding;
-mod host;
 mod nd;
-mod pending;
-mod pool;
 mod port;
 mod report;
-mod segment;
 mod selection;
-mod sys;
-#[cfg(test)]
-mod testing;
-mod virtio;
 mod virtual_addrs;
 mod worker;
 
@@ -226,9 +218,9 @@ impl UserPlane {
     /// The ports.
     pub fn ports(&self) -> Vec<PortStatus> {
         self.ask(|worker| {
-            let ports = worker.ports.iter_mut().map(|port| {
+            let ports = worker.ports.all.iter_mut().map(|port| {
                 port.count_overruns();
-                PortStatus { name: port.link.name.clone(), counters: port.counters }
+                PortStatus { name: port.link.name.clone(), counters: port.counters() }
             });
             ports.collect()
         })

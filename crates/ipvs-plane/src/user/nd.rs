@@ -130,7 +130,7 @@ fn pseudo_header(source: [u32; 4], destination: [u32; 4], len: u32) -> Sum {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::user::testing::{CLIENT6, VIP6};
+    use crate::packet::testing::{CLIENT6, VIP6};
 
     const CLIENT: Mac = [2, 0, 0, 0, 0, 2];
     const OWN: Mac = [2, 0, 0, 0, 0, 1];

@@ -7,14 +7,15 @@
 //! [`super::forwarding`].
 
 use std::io::{self, IoSliceMut};
-use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::os::fd::{AsFd, BorrowedFd};
 
 use rustix::net::{RecvAncillaryBuffer, RecvFlags, recvmsg, sockopt};
 
-use super::pool::Pool;
-use super::sys::{self, BATCH, Ring, RingLayout};
-use super::virtio::{self, VirtioHeader};
 use crate::frame::Frame;
+use crate::packet::outlet::{Outlet, QUEUE};
+use crate::packet::pool::Pool;
+use crate::packet::sys::{self, Ring, RingLayout};
+use crate::packet::virtio::{self, VirtioHeader};
 use crate::rtnetlink::Link;
 
 /// What precedes a frame in its slot: headers, virtio header and padding, rounded up.
@@ -25,8 +26,6 @@ const LARGE_SLOT: u32 = 17 * 4096;
 const SMALL_RING: u32 = 8 << 20;
 /// Octets of a ring whose slots hold any frame.
 const LARGE_RING: u32 = 32 << 20;
-/// Octets that may wait in the socket's queues.
-const QUEUE: usize = 16 << 20;
 /// Where `struct sockaddr_ll` begins in a slot, behind `struct tpacket2_hdr`.
 const ADDRESS: usize = 32;
 /// Place of the packet type in it.
@@ -75,35 +74,24 @@ pub struct PortCounters {
 #[derive(Debug)]
 pub(super) struct Port {
     pub(super) link: Link,
-    pub(super) counters: PortCounters,
+    counters: PortCounters,
     // Unmapped before the socket is closed.
     ring: Ring,
-    socket: OwnedFd,
-    outgoing: Vec<Frame>,
-    headers: Vec<[u8; virtio::LEN]>,
+    outlet: Outlet,
 }
 
 impl Port {
     /// Starts to take frames from an interface.
     pub(super) fn open(link: Link) -> io::Result<Self> {
-        let socket = sys::packet_socket()?;
+        let outlet = Outlet::new()?;
+        let socket = outlet.socket();
         let one: i32 = 1;
-        sys::set_packet_option(socket.as_fd(), libc::PACKET_VNET_HDR, &one)?;
         sys::set_packet_option(socket.as_fd(), libc::PACKET_IGNORE_OUTGOING, &one)?;
         sys::set_packet_option(socket.as_fd(), libc::PACKET_COPY_THRESH, &one)?;
-        let _ = sockopt::set_socket_send_buffer_size_force(&socket, QUEUE)
-            .or_else(|_not_allowed| sockopt::set_socket_send_buffer_size(&socket, QUEUE));
-        let queues = sockopt::set_socket_recv_buffer_size_force(&socket, QUEUE).is_ok();
-        let ring = Ring::new(&socket, layout(link.mtu, queues))?;
-        sys::bind(socket.as_fd(), link.index)?;
-        Ok(Self {
-            link,
-            counters: PortCounters::default(),
-            ring,
-            socket,
-            outgoing: Vec::with_capacity(BATCH),
-            headers: Vec::with_capacity(BATCH),
-        })
+        let queues = sockopt::set_socket_recv_buffer_size_force(socket, QUEUE).is_ok();
+        let ring = Ring::new(socket, layout(link.mtu, queues))?;
+        sys::bind(socket.as_fd(), link.index, libc::ETH_P_ALL)?;
+        Ok(Self { link, counters: PortCounters::default(), ring, outlet })
     }
 
     /// The next frame that has come in, and is for this host or for a group.
@@ -137,7 +125,7 @@ impl Port {
             IoSliceMut::new(&mut beyond),
         ];
         let mut control = RecvAncillaryBuffer::default();
-        let got = recvmsg(&self.socket, parts, &mut control, RecvFlags::DONTWAIT)?.bytes;
+        let got = recvmsg(self.outlet.socket(), parts, &mut control, RecvFlags::DONTWAIT)?.bytes;
         if got != virtio::LEN + queued.len {
             return Err(io::ErrorKind::UnexpectedEof.into());
         }
@@ -153,57 +141,34 @@ impl Port {
 
     /// Sends a frame with the next batch.
     pub(super) fn send(&mut self, frame: Frame, pool: &mut Pool) {
-        let Some(header) = VirtioHeader::of(&frame) else {
-            self.counters.unsent += 1;
-            pool.give(frame);
-            return;
-        };
-        self.outgoing.push(frame);
-        self.headers.push(header.octets());
-        if self.outgoing.len() >= BATCH {
-            self.flush(pool);
-        }
+        self.outlet.send(frame, pool);
     }
 
     /// Sends what waits to be sent.
     pub(super) fn flush(&mut self, pool: &mut Pool) {
-        let mut done = 0;
-        while let (Some(headers), Some(frames)) =
-            (self.headers.get(done..), self.outgoing.get(done..))
-            && !frames.is_empty()
-        {
-            match sys::send(self.socket.as_fd(), headers, frames) {
-                Ok(sent) => {
-                    self.counters.sent += sent as u64;
-                    done += sent.max(1);
-                }
-                Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
-                Err(error) => {
-                    tracing::trace!(port = %self.link.name, %error, "a frame was not sent");
-                    self.counters.unsent += 1;
-                    done += 1;
-                }
-            }
-        }
-        self.headers.clear();
-        self.outgoing.drain(..).for_each(|frame| pool.give(frame));
+        self.outlet.flush(pool);
+    }
+
+    /// What it has counted.
+    pub(super) fn counters(&self) -> PortCounters {
+        PortCounters { sent: self.outlet.sent, unsent: self.outlet.unsent, ..self.counters }
     }
 
     /// Asks for the socket's error, which clears it: the interface went down.
     pub(super) fn clear_error(&self) {
-        let error = sockopt::socket_error(&self.socket);
+        let error = sockopt::socket_error(self.outlet.socket());
         tracing::info!(port = %self.link.name, ?error, "the port has a problem");
     }
 
     /// Takes over what the kernel has counted.
     pub(super) fn count_overruns(&mut self) {
-        self.counters.overrun += sys::lost(self.socket.as_fd()).map_or(0, u64::from);
+        self.counters.overrun += sys::lost(self.outlet.as_fd()).map_or(0, u64::from);
     }
 }
 
 impl AsFd for Port {
     fn as_fd(&self) -> BorrowedFd<'_> {
-        self.socket.as_fd()
+        self.outlet.as_fd()
     }
 }
 
@@ -266,7 +231,7 @@ fn take(slot: &[u8], pool: &mut Pool) -> Option<Taken> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::user::testing::{Kind, packet};
+    use crate::packet::testing::{Kind, packet};
 
     /// A slot as the kernel fills it.
     fn slot(status: u32, kind: u8, octets: &[u8], len: usize) -> Vec<u8> {

@@ -24,9 +24,18 @@ impl Worker {
             ));
         }
         let counted = [
-            (self.pending.dropped, "packets dropped: the next hop's MAC address was not found out"),
-            (self.portless, "packets dropped: their way goes by an interface that is no port"),
-            (self.unfinished, "packets dropped: they could not be cut or completed for a tunnel"),
+            (
+                self.leaving.pending.dropped,
+                "packets dropped: the next hop's MAC address was not found out",
+            ),
+            (
+                self.ports.portless,
+                "packets dropped: their way goes by an interface that is no port",
+            ),
+            (
+                self.leaving.unfinished,
+                "packets dropped: they could not be cut or completed for a tunnel",
+            ),
             (
                 self.undelivered,
                 "packets for a destination on the director itself: this plane has no way to \
@@ -45,7 +54,7 @@ impl Worker {
     fn about(&self, link: &crate::rtnetlink::Link) -> String {
         let kind = if link.kind.is_empty() { "NIC" } else { &link.kind };
         let name = &link.name;
-        if self.ports.iter().any(|port| port.link.index == link.index) {
+        if self.ports.all.iter().any(|port| port.link.index == link.index) {
             return format!("{name} ({kind}): user-space, by a packet socket with a ring");
         }
         let failure = self.failures.iter().find(|(failed, _)| failed == name);

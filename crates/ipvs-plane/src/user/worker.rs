@@ -14,22 +14,23 @@ use ipvs_core::conn::Tuple;
 use ipvs_core::director::{self, Scratch};
 use ipvs_core::expiry;
 use ipvs_core::snapshot::Refused;
+use ipvs_core::tables::Tables as _;
 use ipvs_core::time::{Instant, Millis};
 use ipvs_core::verdict::{Reason, Verdict};
 use ipvs_wire::{Buffer, ethernet};
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 
 use super::forwarding::Forwarding;
-use super::host::{LinuxHost, NeighbourKey};
-use super::pending::{Pending, Queued};
-use super::pool::Pool;
 use super::port::Port;
 use super::selection::Selection;
 use super::virtual_addrs::VirtualAddrs;
-use super::{Options, StartError, arp, nd, segment};
-use crate::fragment;
+use super::{Options, StartError, arp, nd};
 use crate::frame::Frame;
 use crate::memory::{Host as _, MemoryTables};
+use crate::packet::host::{LinuxHost, NeighbourKey};
+use crate::packet::leaving::{Leaving, Outlets};
+use crate::packet::pool::Pool;
+use crate::reassembly::{Expired, Reassembly};
 use crate::registry::Registry;
 use crate::rtnetlink::{Link, Monitor};
 use crate::store::Store as _;
@@ -46,28 +47,41 @@ const SHARES: u32 = 10;
 /// What the control side asks: it is done between two packets.
 pub(super) type Request = Box<dyn FnOnce(&mut Worker) + Send>;
 
+/// The ports.
+#[derive(Debug, Default)]
+pub(super) struct Ports {
+    pub(super) all: Vec<Port>,
+    /// Frames to an interface that is no port.
+    pub(super) portless: u64,
+}
+
+impl Outlets for Ports {
+    fn send(&mut self, frame: Frame, ifindex: u32, pool: &mut Pool) {
+        if let Some(port) = self.all.iter_mut().find(|port| port.link.index == ifindex) {
+            port.send(frame, pool);
+        } else {
+            self.portless += 1;
+            pool.give(frame);
+        }
+    }
+}
+
 /// The worker.
 pub(super) struct Worker {
     pub(super) registry: Registry<MemoryTables<LinuxHost>>,
-    pub(super) ports: Vec<Port>,
+    pub(super) ports: Ports,
     pub(super) vips: VirtualAddrs,
-    pub(super) pending: Pending,
+    pub(super) leaving: Leaving,
+    reassembly: Reassembly,
     pub(super) forwarding: Forwarding,
     pub(super) selection: Selection,
     /// It answers for the virtual addresses.
     answers: bool,
     /// Ports that could not be opened, by name, and why.
     pub(super) failures: Vec<(String, String)>,
-    /// Frames to an interface that is no port.
-    pub(super) portless: u64,
-    /// Packets that could not be made ready to be sent.
-    pub(super) unfinished: u64,
     /// Packets for the host that it cannot be given changed.
     pub(super) undelivered: u64,
     scratch: Scratch,
-    pool: Pool,
-    /// Room for the pieces of one train.
-    segments: Vec<Frame>,
     monitor: Monitor,
     /// When the timers are looked at, on the host's clock.
     next_tick: Instant,
@@ -77,7 +91,7 @@ pub(super) struct Worker {
 
 impl std::fmt::Debug for Worker {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("Worker").field("ports", &self.ports).finish_non_exhaustive()
+        f.debug_struct("Worker").field("ports", &self.ports.all).finish_non_exhaustive()
     }
 }
 
@@ -93,19 +107,16 @@ impl Worker {
         let Ok(registry) = Registry::new(tables);
         let mut worker = Self {
             registry,
-            ports: Vec::new(),
+            ports: Ports::default(),
             vips: VirtualAddrs::default(),
-            pending: Pending::default(),
+            leaving: Leaving::default(),
+            reassembly: Reassembly::default(),
             forwarding: Forwarding::default(),
             selection: options.ports.clone(),
             answers: options.answers_for_vips,
             failures: Vec::new(),
-            portless: 0,
-            unfinished: 0,
             undelivered: 0,
             scratch: Scratch::default(),
-            segments: Vec::new(),
-            pool: Pool::default(),
             monitor,
             next_tick: Instant::default(),
             ticks: 0,
@@ -181,12 +192,12 @@ impl Worker {
 
     /// The interfaces of the ports.
     fn indexes(&self) -> Vec<u32> {
-        self.ports.iter().map(|port| port.link.index).collect()
+        self.ports.all.iter().map(|port| port.link.index).collect()
     }
 
     /// The MAC address of a port.
     fn own_mac(&self, ifindex: u32) -> Option<ethernet::Mac> {
-        self.ports.iter().find(|port| port.link.index == ifindex)?.link.mac
+        self.ports.all.iter().find(|port| port.link.index == ifindex)?.link.mac
     }
 
     /// Asks the host for everything anew.
@@ -202,10 +213,10 @@ impl Worker {
     fn turn(&mut self) -> bool {
         let now = self.host().now();
         let mut busy = false;
-        for place in 0..self.ports.len() {
+        for place in 0..self.ports.all.len() {
             for _ in 0..BUDGET {
-                let Some(port) = self.ports.get_mut(place) else { break };
-                let Some(frame) = port.receive(&mut self.pool) else { break };
+                let Some(port) = self.ports.all.get_mut(place) else { break };
+                let Some(frame) = port.receive(&mut self.leaving.pool) else { break };
                 let ifindex = port.link.index;
                 busy = true;
                 self.handle(frame, ifindex, now);
@@ -216,107 +227,76 @@ impl Worker {
     }
 
     fn flush(&mut self) {
-        for port in &mut self.ports {
-            port.flush(&mut self.pool);
+        for port in &mut self.ports.all {
+            port.flush(&mut self.leaving.pool);
         }
     }
 
-    fn handle(&mut self, mut frame: Frame, ifindex: u32, now: Instant) {
+    fn handle(&mut self, frame: Frame, ifindex: u32, now: Instant) {
         if self.answer(&frame, ifindex) {
-            self.pool.give(frame);
+            self.leaving.pool.give(frame);
             return;
         }
+        if let Some(whole) = self.direct(frame, ifindex, now) {
+            // What was put together is no fragment, and so never put together again.
+            self.direct(whole, ifindex, now);
+        }
+    }
+
+    /// Leads a packet through the director. Returns the datagram that it made
+    /// whole, if it is a fragment and did that.
+    fn direct(&mut self, mut frame: Frame, ifindex: u32, now: Instant) -> Option<Frame> {
         let tables = self.registry.store();
         match director::handle(&mut frame, tables, &mut self.scratch, ifindex, now) {
-            Verdict::Send { ifindex, mtu } => self.forward(frame, ifindex, mtu),
+            Verdict::Send { ifindex, mtu } => {
+                self.leaving.forward(frame, ifindex, mtu, &mut self.ports);
+            }
             Verdict::Resolve { ifindex } => {
                 let (family, next) = self.scratch.neighbour();
-                self.resolve(frame, (ifindex, family, next), now);
+                let key = (ifindex, family, next);
+                self.leaving.resolve(frame, key, now, &tables.host, &mut self.ports);
+            }
+            Verdict::Defer(reason) => {
+                tables.count(reason);
+                let whole = self.reassembly.take(&frame, ifindex, now, |it| tables.count(it));
+                self.leaving.pool.give(frame);
+                return whole;
             }
             Verdict::Pass(reason) => {
                 // The stack has its own copy, which is not the changed one.
                 self.undelivered += u64::from(reason == Reason::Local);
-                self.pool.give(frame);
+                self.leaving.pool.give(frame);
             }
-            Verdict::Drop(_) => self.pool.give(frame),
+            Verdict::Drop(_) => self.leaving.pool.give(frame),
         }
+        None
     }
 
-    /// Sends a frame that is addressed, in pieces if it must be.
-    fn forward(&mut self, frame: Frame, ifindex: u32, mtu: u32) {
-        let header_len = ethernet::parse(&frame).map_or(0, |it| it.payload);
-        let longest = mtu.saturating_add(header_len);
-        let long = frame.segment_len == 0 && frame.len() > longest;
-        let whole = frame.segment_len == 0 && !frame.checksum_pending;
-        if !long && (whole || frame.outer_len() == 0) {
-            self.send(frame, ifindex);
-            return;
-        }
-        let mut segments = std::mem::take(&mut self.segments);
-        if whole {
-            segments.push(frame);
-        } else if segment::finish(frame, mtu, &mut self.pool, |it| segments.push(it)).is_none() {
-            self.unfinished += 1;
-        }
-        for segment in segments.drain(..) {
-            match (segment.len() > longest).then(|| fragment::cut(segment.octets(), mtu)) {
-                Some(Some(pieces)) => {
-                    self.pool.give(segment);
-                    for piece in pieces {
-                        self.send(Frame::new(piece), ifindex);
-                    }
-                }
-                // What may not be cut, the kernel refuses and the port counts.
-                Some(None) | None => self.send(segment, ifindex),
-            }
-        }
-        self.segments = segments;
-    }
-
-    /// Sends a frame as it is, but for what the kernel does on the way out.
-    fn send(&mut self, frame: Frame, ifindex: u32) {
-        if let Some(port) = self.ports.iter_mut().find(|port| port.link.index == ifindex) {
-            port.send(frame, &mut self.pool);
-        } else {
-            self.portless += 1;
-            self.pool.give(frame);
-        }
-    }
-
-    /// Sends a frame once its neighbour is known.
-    fn resolve(&mut self, frame: Frame, key: NeighbourKey, now: Instant) {
-        if self.pending.add(key, frame, now, &mut self.pool) != Queued::First {
-            return;
-        }
-        match self.host().resolve(key) {
-            Ok(Some(mac)) => self.release(key, mac),
-            Ok(None) => {}
-            Err(error) => {
-                tracing::warn!(%error, ?key, "the kernel does not look for the neighbour");
-                self.pending.give_up(key, &mut self.pool);
+    /// Gives up fragments whose datagrams did not become whole in time; the
+    /// sender is told as by a host.
+    fn expire_fragments(&mut self, now: Instant) {
+        let tables = self.registry.store();
+        for Expired { first, ifindex } in self.reassembly.expire(now, |it| tables.count(it)) {
+            let Some(mut frame) = first else { continue };
+            let verdict =
+                director::reassembly_failed(&mut frame, tables, &mut self.scratch, ifindex, now);
+            if let Verdict::Send { ifindex, mtu } = verdict {
+                self.leaving.forward(frame, ifindex, mtu, &mut self.ports);
             }
         }
     }
 
     /// Sends what has waited for a neighbour.
     fn release(&mut self, key: NeighbourKey, mac: ethernet::Mac) {
-        let Some(port) = self.ports.iter().find(|port| port.link.index == key.0) else {
-            self.pending.give_up(key, &mut self.pool);
-            return;
-        };
-        let (own, mtu) = (port.link.mac.unwrap_or_default(), port.link.mtu);
-        for mut frame in self.pending.release(key) {
-            if ethernet::set_addresses(&mut frame, mac, own).is_some() {
-                self.forward(frame, key.0, mtu);
-            }
-        }
+        let host = &self.registry.store().host;
+        self.leaving.release(key, mac, host, &mut self.ports);
     }
 
     /// Answers whoever asks for a virtual address; returns whether that was so.
     fn answer(&mut self, frame: &Frame, ifindex: u32) -> bool {
         let Some(ethertype) = frame.load(12).map(u16::from_be_bytes) else { return false };
         let mut reply = match ethertype {
-            ethernet::ARP | ethernet::IPV6 => self.pool.take(),
+            ethernet::ARP | ethernet::IPV6 => self.leaving.pool.take(),
             _ => return false,
         };
         let answered = (|| {
@@ -334,10 +314,10 @@ impl Worker {
             Some(())
         })();
         if answered.is_none() {
-            self.pool.give(reply);
+            self.leaving.pool.give(reply);
             return false;
         }
-        self.send(reply, ifindex);
+        self.ports.send(reply, ifindex, &mut self.leaving.pool);
         true
     }
 
@@ -362,7 +342,7 @@ impl Worker {
             // One that is on no link is behind every one of them.
             for ifindex in if on_link.is_empty() { all } else { on_link } {
                 let Some(own) = self.own_mac(ifindex) else { continue };
-                let mut frame = self.pool.take();
+                let mut frame = self.leaving.pool.take();
                 let written = match family {
                     Family::V4 => {
                         arp::announce(own, addr, &mut frame);
@@ -371,8 +351,8 @@ impl Worker {
                     Family::V6 => nd::announce(own, addr, &mut frame),
                 };
                 match written {
-                    Some(()) => self.send(frame, ifindex),
-                    None => self.pool.give(frame),
+                    Some(()) => self.ports.send(frame, ifindex, &mut self.leaving.pool),
+                    None => self.leaving.pool.give(frame),
                 }
             }
         }
@@ -409,9 +389,10 @@ impl Worker {
     fn second(&mut self) {
         let now = self.host().now();
         self.registry.tick();
-        self.pending.expire(now, &mut self.pool);
+        self.leaving.expire(now);
+        self.expire_fragments(now);
         self.announce();
-        self.ports.iter_mut().for_each(Port::count_overruns);
+        self.ports.all.iter_mut().for_each(Port::count_overruns);
     }
 
     /// Waits for frames, news, requests or the next tick.
@@ -425,7 +406,7 @@ impl Worker {
                 PollFd::new(wake, PollFlags::IN),
                 PollFd::from_borrowed_fd(self.monitor.as_fd(), PollFlags::IN),
             ];
-            let ports = self.ports.iter();
+            let ports = self.ports.all.iter();
             watched.extend(ports.map(|port| PollFd::from_borrowed_fd(port.as_fd(), PollFlags::IN)));
             match poll(&mut watched, Some(&timeout)) {
                 Ok(_) | Err(rustix::io::Errno::INTR) => {}
@@ -441,7 +422,7 @@ impl Worker {
                 news = true;
             }
             let failing =
-                self.ports.iter().zip(ready).filter(|(_, it)| it.contains(PollFlags::ERR));
+                self.ports.all.iter().zip(ready).filter(|(_, it)| it.contains(PollFlags::ERR));
             failing.for_each(|(port, _)| port.clear_error());
         }
         if news {
@@ -469,13 +450,13 @@ impl Worker {
             match (neighbour.usable(), neighbour.state) {
                 (Some(mac), _) => self.release(key, mac),
                 (None, crate::rtnetlink::NeighbourState::Unknown) => {
-                    self.pending.give_up(key, &mut self.pool);
+                    self.leaving.give_up(key);
                 }
                 _ => {}
             }
         }
         if changes.lost {
-            for key in self.pending.keys() {
+            for key in self.leaving.pending.keys() {
                 if let Ok(Some(mac)) = self.host().resolve(key) {
                     self.release(key, mac);
                 }
@@ -506,20 +487,21 @@ impl Worker {
         self.forwarding.turn_off(&link.name)?;
         let name = link.name.clone();
         let port = Port::open(link).map_err(|source| StartError::port(&name, source))?;
-        self.ports.push(port);
+        self.ports.all.push(port);
         Ok(())
     }
 
     /// Follows interfaces that have come, gone or changed.
     fn open_and_close(&mut self) {
         let wanted = self.wanted();
-        self.ports.retain(|port| {
+        self.ports.all.retain(|port| {
             // A larger MTU may need larger slots.
             wanted.iter().any(|link| link.index == port.link.index && link.mtu <= port.link.mtu)
         });
         self.failures.clear();
         for link in wanted {
-            if let Some(port) = self.ports.iter_mut().find(|port| port.link.index == link.index) {
+            if let Some(port) = self.ports.all.iter_mut().find(|port| port.link.index == link.index)
+            {
                 port.link = link;
                 continue;
             }

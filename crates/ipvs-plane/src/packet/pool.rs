@@ -7,16 +7,16 @@ const KEPT: usize = 512;
 
 /// Frames nobody uses at the moment.
 #[derive(Debug, Default)]
-pub(super) struct Pool(Vec<Frame>);
+pub(crate) struct Pool(Vec<Frame>);
 
 impl Pool {
     /// A frame with anything in it.
-    pub(super) fn take(&mut self) -> Frame {
+    pub(crate) fn take(&mut self) -> Frame {
         self.0.pop().unwrap_or_default()
     }
 
     /// Takes a frame back.
-    pub(super) fn give(&mut self, frame: Frame) {
+    pub(crate) fn give(&mut self, frame: Frame) {
         if self.0.len() < KEPT {
             self.0.push(frame);
         }

@@ -19,11 +19,11 @@ use crate::rtnetlink::{Address, FoundRoute, Link, Neighbour, NeighbourState, Rtn
 const ROUTES: usize = 1 << 14;
 
 /// A neighbour's key: interface and address.
-pub(super) type NeighbourKey = (u32, Family, Addr);
+pub(crate) type NeighbourKey = (u32, Family, Addr);
 
 /// The host this process is on, in one network namespace.
 #[derive(Debug)]
-pub(super) struct LinuxHost {
+pub(crate) struct LinuxHost {
     netlink: RefCell<Rtnetlink>,
     links: HashMap<u32, Link>,
     addresses: Vec<Address>,
@@ -48,7 +48,7 @@ struct Answers {
 
 impl LinuxHost {
     /// The host of the calling thread's network namespace.
-    pub(super) fn open() -> io::Result<Self> {
+    pub(crate) fn open() -> io::Result<Self> {
         let mut host = Self {
             netlink: RefCell::new(Rtnetlink::open()?),
             links: HashMap::new(),
@@ -66,7 +66,7 @@ impl LinuxHost {
     }
 
     /// Asks for interfaces and addresses anew, and forgets routes.
-    pub(super) fn refresh(&mut self) -> io::Result<()> {
+    pub(crate) fn refresh(&mut self) -> io::Result<()> {
         let netlink = self.netlink.get_mut();
         self.links = netlink.links()?.into_iter().map(|link| (link.index, link)).collect();
         self.addresses = netlink.addresses()?;
@@ -76,36 +76,41 @@ impl LinuxHost {
     }
 
     /// Forgets what was asked for.
-    pub(super) fn forget(&self) {
+    pub(crate) fn forget(&self) {
         let mut answers = self.answers.borrow_mut();
         answers.routes.clear();
         answers.neighbours.clear();
     }
 
     /// The interfaces.
-    pub(super) fn links(&self) -> impl Iterator<Item = &Link> {
+    pub(crate) fn links(&self) -> impl Iterator<Item = &Link> {
         self.links.values()
     }
 
+    /// The interface with this index.
+    pub(crate) fn link(&self, index: u32) -> Option<&Link> {
+        self.links.get(&index)
+    }
+
     /// The addresses of an interface.
-    pub(super) fn addresses_of(&self, index: u32) -> impl Iterator<Item = &Address> {
+    pub(crate) fn addresses_of(&self, index: u32) -> impl Iterator<Item = &Address> {
         self.addresses.iter().filter(move |address| address.index == index)
     }
 
     /// Whether the kernel itself has this address.
-    pub(super) fn owns(&self, family: Family, addr: Addr) -> bool {
+    pub(crate) fn owns(&self, family: Family, addr: Addr) -> bool {
         self.own.contains(&(family, addr))
     }
 
     /// Moves the clock.
-    pub(super) fn shift_clock(&self, by: Duration) {
+    pub(crate) fn shift_clock(&self, by: Duration) {
         let by = u64::try_from(by.as_nanos()).unwrap_or(u64::MAX);
         self.clock_offset.set(self.clock_offset.get().saturating_add(by));
     }
 
     /// Has the kernel find out a neighbour's MAC address; returns it if it is
     /// known already.
-    pub(super) fn resolve(&self, key: NeighbourKey) -> io::Result<Option<Mac>> {
+    pub(crate) fn resolve(&self, key: NeighbourKey) -> io::Result<Option<Mac>> {
         let (ifindex, family, addr) = key;
         let mut netlink = self.netlink.borrow_mut();
         netlink.use_neighbour(ifindex, family, addr)?;
@@ -114,7 +119,7 @@ impl LinuxHost {
     }
 
     /// Hears of a neighbour; returns whether something was said that no longer holds.
-    pub(super) fn heard_of(&self, neighbour: &Neighbour) -> bool {
+    pub(crate) fn heard_of(&self, neighbour: &Neighbour) -> bool {
         let key = (neighbour.ifindex, neighbour.family, neighbour.addr);
         let answers = self.answers.borrow();
         answers.neighbours.get(&key).is_some_and(|said| *said != neighbour.usable())

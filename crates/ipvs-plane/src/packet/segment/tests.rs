@@ -6,7 +6,7 @@ use ipvs_wire::ipv6::Ipv6Fields;
 use proptest::prelude::*;
 
 use super::*;
-use crate::user::testing::{CLIENT4, CLIENT6, Kind, VIP4, VIP6, checked, packet, words};
+use crate::packet::testing::{CLIENT4, CLIENT6, Kind, VIP4, VIP6, checked, packet, words};
 
 /// The packet, tunnelled as the core does it.
 fn tunnelled(kind: Kind, payload: &[u8], outer_v6: bool) -> Frame {

@@ -8,7 +8,7 @@ use ipvs_wire::{Buffer, Headers};
 use crate::frame::Frame;
 
 /// Octets of the header.
-pub(super) const LEN: usize = 10;
+pub(crate) const LEN: usize = 10;
 
 /// Flag: the checksum from `csum_start` on is to be filled in.
 const NEEDS_CSUM: u8 = 1;
@@ -27,7 +27,7 @@ const CWR: u8 = 0x80;
 
 /// `struct virtio_net_hdr` of `linux/virtio_net.h`; numbers are in host order.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub(super) struct VirtioHeader {
+pub(crate) struct VirtioHeader {
     flags: u8,
     gso_type: u8,
     hdr_len: u16,
@@ -37,7 +37,7 @@ pub(super) struct VirtioHeader {
 }
 
 impl VirtioHeader {
-    pub(super) fn parse(o: [u8; LEN]) -> Self {
+    pub(crate) fn parse(o: [u8; LEN]) -> Self {
         let word = |a, b| u16::from_ne_bytes([a, b]);
         Self {
             flags: o[0],
@@ -49,7 +49,7 @@ impl VirtioHeader {
         }
     }
 
-    pub(super) fn octets(self) -> [u8; LEN] {
+    pub(crate) fn octets(self) -> [u8; LEN] {
         let [h, g, s, o] =
             [self.hdr_len, self.gso_size, self.csum_start, self.csum_offset].map(u16::to_ne_bytes);
         [self.flags, self.gso_type, h[0], h[1], g[0], g[1], s[0], s[1], o[0], o[1]]
@@ -57,7 +57,7 @@ impl VirtioHeader {
 
     /// Tells `frame` what the header says. `None`: a kind of train that cannot
     /// be passed on.
-    pub(super) fn describe(self, frame: &mut Frame) -> Option<()> {
+    pub(crate) fn describe(self, frame: &mut Frame) -> Option<()> {
         frame.segment_len = match self.gso_type & !GSO_ECN {
             GSO_NONE => 0,
             GSO_TCPV4 | GSO_TCPV6 | GSO_UDP_L4 if self.gso_size != 0 => u32::from(self.gso_size),
@@ -75,7 +75,7 @@ impl VirtioHeader {
 
     /// The header to send `frame` with. `None`: something is pending that the
     /// header has no words for.
-    pub(super) fn of(frame: &Frame) -> Option<Self> {
+    pub(crate) fn of(frame: &Frame) -> Option<Self> {
         if !frame.checksum_pending && frame.segment_len == 0 {
             return Some(Self::default());
         }
@@ -135,7 +135,7 @@ fn leave_checksum(frame: &mut Frame) -> Option<()> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::user::testing::{Kind, packet};
+    use crate::packet::testing::{Kind, packet};
 
     fn described(octets: Vec<u8>, header: VirtioHeader) -> Option<Frame> {
         let mut frame = Frame::new(octets);

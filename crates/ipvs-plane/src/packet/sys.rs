@@ -1,5 +1,5 @@
 //! The system calls of packet sockets that no safe wrapper offers, and the
-//! memory shared with the kernel; the only unsafe code of this plane.
+//! memory shared with the kernel.
 #![expect(unsafe_code, reason = "rings, packet socket options and sendmmsg have no safe form")]
 
 use std::ffi::{c_int, c_void};
@@ -13,10 +13,10 @@ use super::virtio;
 use crate::frame::Frame;
 
 /// Frames given to the kernel with one call, at most.
-pub(super) const BATCH: usize = 64;
+pub(crate) const BATCH: usize = 64;
 
 /// Opens a packet socket that gets no frame before it is bound.
-pub(super) fn packet_socket() -> io::Result<OwnedFd> {
+pub(crate) fn packet_socket() -> io::Result<OwnedFd> {
     let kind = libc::SOCK_RAW | libc::SOCK_CLOEXEC | libc::SOCK_NONBLOCK;
     // SAFETY: no pointer is involved.
     let fd = unsafe { libc::socket(libc::AF_PACKET, kind, 0) };
@@ -28,7 +28,7 @@ pub(super) fn packet_socket() -> io::Result<OwnedFd> {
 }
 
 /// Sets an option of packet sockets.
-pub(super) fn set_packet_option<T: Copy>(
+pub(crate) fn set_packet_option<T: Copy>(
     socket: BorrowedFd<'_>,
     option: c_int,
     value: &T,
@@ -42,7 +42,7 @@ pub(super) fn set_packet_option<T: Copy>(
 }
 
 /// Frames that the kernel had no place in the ring for, since the last question.
-pub(super) fn lost(socket: BorrowedFd<'_>) -> io::Result<u32> {
+pub(crate) fn lost(socket: BorrowedFd<'_>) -> io::Result<u32> {
     let mut statistics = libc::tpacket_stats { tp_packets: 0, tp_drops: 0 };
     let mut len = libc::socklen_t::try_from(size_of_val(&statistics)).map_err(io::Error::other)?;
     let place: *mut c_void = ptr::from_mut(&mut statistics).cast();
@@ -52,11 +52,12 @@ pub(super) fn lost(socket: BorrowedFd<'_>) -> io::Result<u32> {
     if outcome < 0 { Err(io::Error::last_os_error()) } else { Ok(statistics.tp_drops) }
 }
 
-/// Binds a packet socket to an interface: from now on it gets every frame that comes in there.
-pub(super) fn bind(socket: BorrowedFd<'_>, ifindex: u32) -> io::Result<()> {
+/// Binds a packet socket to an interface: from now on it gets every frame of
+/// `protocol` (all of them: `ETH_P_ALL`; none: 0) that comes in there.
+pub(crate) fn bind(socket: BorrowedFd<'_>, ifindex: u32, protocol: c_int) -> io::Result<()> {
     let address = libc::sockaddr_ll {
         sll_family: u16::try_from(libc::AF_PACKET).map_err(io::Error::other)?,
-        sll_protocol: u16::try_from(libc::ETH_P_ALL).map_err(io::Error::other)?.to_be(),
+        sll_protocol: u16::try_from(protocol).map_err(io::Error::other)?.to_be(),
         sll_ifindex: i32::try_from(ifindex).map_err(io::Error::other)?,
         sll_hatype: 0,
         sll_pkttype: 0,
@@ -72,7 +73,7 @@ pub(super) fn bind(socket: BorrowedFd<'_>, ifindex: u32) -> io::Result<()> {
 
 /// Sends frames, each behind its virtio header; returns how many the kernel
 /// took. An error concerns the first of them. At most [`BATCH`] are sent.
-pub(super) fn send(
+pub(crate) fn send(
     socket: BorrowedFd<'_>,
     headers: &[[u8; virtio::LEN]],
     frames: &[Frame],
@@ -104,13 +105,13 @@ pub(super) fn send(
 
 /// How a ring is laid out: slots of one frame each, in blocks of memory.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) struct RingLayout {
+pub(crate) struct RingLayout {
     /// Octets of a slot, a multiple of 16.
-    pub(super) slot_len: u32,
+    pub(crate) slot_len: u32,
     /// Octets of a block, a multiple of the page size; a slot never crosses one.
-    pub(super) block_len: u32,
+    pub(crate) block_len: u32,
     /// Blocks.
-    pub(super) blocks: u32,
+    pub(crate) blocks: u32,
 }
 
 impl RingLayout {
@@ -138,7 +139,7 @@ impl RingLayout {
 /// Each slot begins with a status word that says whose it is. One's own slot
 /// nobody else writes to.
 #[derive(Debug)]
-pub(super) struct Ring {
+pub(crate) struct Ring {
     start: NonNull<u8>,
     layout: RingLayout,
     next: u32,
@@ -149,7 +150,7 @@ unsafe impl Send for Ring {}
 
 impl Ring {
     /// Gives `socket` a ring.
-    pub(super) fn new(socket: &OwnedFd, layout: RingLayout) -> io::Result<Self> {
+    pub(crate) fn new(socket: &OwnedFd, layout: RingLayout) -> io::Result<Self> {
         let version = libc::tpacket_versions::TPACKET_V2 as c_int;
         set_packet_option(socket.as_fd(), libc::PACKET_VERSION, &version)?;
         let request = libc::tpacket_req {
@@ -172,7 +173,7 @@ impl Ring {
 
     /// Shows `look` the next slot that the kernel has filled, and gives it back
     /// after that. `None`: there is none.
-    pub(super) fn take<R>(&mut self, look: impl FnOnce(&[u8]) -> R) -> Option<R> {
+    pub(crate) fn take<R>(&mut self, look: impl FnOnce(&[u8]) -> R) -> Option<R> {
         let place = self.layout.place(self.next);
         // SAFETY: the place of a slot is within the mapping.
         let slot = unsafe { self.start.add(place) };

@@ -48,7 +48,7 @@ struct Layout {
 /// Segments of TCP are made so short that they fit into `mtu` octets with the
 /// tunnel's header: where one ends is nobody's business. Those of UDP are
 /// datagrams.
-pub(super) fn finish(
+pub(crate) fn finish(
     frame: Frame,
     mtu: u32,
     pool: &mut Pool,

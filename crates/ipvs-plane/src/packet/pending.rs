@@ -24,15 +24,15 @@ struct Waiting {
 
 /// The frames, by neighbour.
 #[derive(Debug, Default)]
-pub(super) struct Pending {
+pub(crate) struct Pending {
     waiting: HashMap<NeighbourKey, Waiting>,
     /// Frames that were given up.
-    pub(super) dropped: u64,
+    pub(crate) dropped: u64,
 }
 
 /// What became of a frame.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Queued {
+pub(crate) enum Queued {
     /// It is the first one: the neighbour is to be resolved.
     First,
     /// It waits with others.
@@ -43,7 +43,7 @@ pub(super) enum Queued {
 
 impl Pending {
     /// Keeps a frame.
-    pub(super) fn add(
+    pub(crate) fn add(
         &mut self,
         key: NeighbourKey,
         frame: Frame,
@@ -70,12 +70,12 @@ impl Pending {
     }
 
     /// The frames of a neighbour that is known now.
-    pub(super) fn release(&mut self, key: NeighbourKey) -> Vec<Frame> {
+    pub(crate) fn release(&mut self, key: NeighbourKey) -> Vec<Frame> {
         self.waiting.remove(&key).map_or_else(Vec::new, |waiting| waiting.frames)
     }
 
     /// Gives up the frames of a neighbour that does not answer.
-    pub(super) fn give_up(&mut self, key: NeighbourKey, pool: &mut Pool) {
+    pub(crate) fn give_up(&mut self, key: NeighbourKey, pool: &mut Pool) {
         for frame in self.release(key) {
             self.dropped += 1;
             pool.give(frame);
@@ -83,7 +83,7 @@ impl Pending {
     }
 
     /// Gives up what has waited too long.
-    pub(super) fn expire(&mut self, now: Instant, pool: &mut Pool) {
+    pub(crate) fn expire(&mut self, now: Instant, pool: &mut Pool) {
         let due = self.waiting.iter().filter(|(_, waiting)| waiting.until <= now);
         let due: Vec<_> = due.map(|(key, _)| *key).collect();
         for key in due {
@@ -92,7 +92,7 @@ impl Pending {
     }
 
     /// The neighbours that are waited for.
-    pub(super) fn keys(&self) -> Vec<NeighbourKey> {
+    pub(crate) fn keys(&self) -> Vec<NeighbourKey> {
         self.waiting.keys().copied().collect()
     }
 }
