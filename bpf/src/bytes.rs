@@ -22,13 +22,25 @@ pub(crate) fn distance(data: usize, end: usize) -> u32 {
     distance as u32
 }
 
-/// Copies `N` octets at `at` of the packet between `data` and `end`.
+/// The offset, if it is one that the verifier can be shown to have a bound.
+///
+/// The verifier of 6.1 forgets what a comparison said about a number of which
+/// a copy lies on the stack: the mask says it again, where the number is used.
 #[inline(always)]
-pub(crate) fn load<const N: usize>(data: usize, end: usize, at: u32) -> Option<[u8; N]> {
+fn bounded(at: u32) -> Option<usize> {
     if at > MAX_OFFSET {
         return None;
     }
-    let start = data + at as usize;
+    let mut at = at as usize;
+    // SAFETY: the instruction changes nothing, the number has no other bits.
+    unsafe { asm!("{0} &= 0x7fff", inout(reg) at) };
+    Some(at)
+}
+
+/// Copies `N` octets at `at` of the packet between `data` and `end`.
+#[inline(always)]
+pub(crate) fn load<const N: usize>(data: usize, end: usize, at: u32) -> Option<[u8; N]> {
+    let start = data + bounded(at)?;
     let mut stop = start + N;
     if N == 1 {
         // Or the compiler compares `start >= end`, from which the verifier learns nothing.
@@ -50,10 +62,7 @@ pub(crate) fn store<const N: usize>(
     at: u32,
     octets: [u8; N],
 ) -> Option<()> {
-    if at > MAX_OFFSET {
-        return None;
-    }
-    let start = data + at as usize;
+    let start = data + bounded(at)?;
     let mut stop = start + N;
     if N == 1 {
         // As in `load`.
@@ -71,10 +80,7 @@ pub(crate) fn store<const N: usize>(
 /// Copies `N` words at `at`.
 #[inline(always)]
 pub(crate) fn load_words<const N: usize>(data: usize, end: usize, at: u32) -> Option<[u32; N]> {
-    if at > MAX_OFFSET {
-        return None;
-    }
-    let start = data + at as usize;
+    let start = data + bounded(at)?;
     if start + N * 4 > end {
         return None;
     }
@@ -90,10 +96,7 @@ pub(crate) fn store_words<const N: usize>(
     at: u32,
     words: [u32; N],
 ) -> Option<()> {
-    if at > MAX_OFFSET {
-        return None;
-    }
-    let start = data + at as usize;
+    let start = data + bounded(at)?;
     if start + N * 4 > end {
         return None;
     }

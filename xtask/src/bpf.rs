@@ -3,6 +3,7 @@
 
 mod gate;
 mod sources;
+mod stack;
 mod toolchain;
 
 use std::fs;
@@ -61,7 +62,8 @@ pub(crate) struct Options {
     /// Change nothing; fail if a committed object is not what its sources give
     #[arg(long)]
     check: bool,
-    /// Print the length of each function, in instructions
+    /// Print the length of each function, the depth of the stack, and what the verifier followed
+    /// and how long it took
     #[arg(long)]
     stats: bool,
 }
@@ -91,7 +93,7 @@ impl Object {
         fs::write(root.join(self.hash), format!("{hash}\n"))
             .with_context(|| format!("cannot write {}", self.hash))?;
         say(&format!("{}: {} octets", self.path, fs::metadata(&place)?.len()));
-        if stats { gate::stats(&toolchain, &place) } else { Ok(()) }
+        if stats { tell(&toolchain, &place) } else { Ok(()) }
     }
 
     fn check(&self, root: &Path, hash: &str, stats: bool) -> Result<()> {
@@ -117,7 +119,7 @@ impl Object {
             bail!("{name} differs from {}, which its sources give", built.display());
         }
         say(&format!("a rebuild gives {name}, octet by octet"));
-        if stats { gate::stats(&toolchain, &place) } else { Ok(()) }
+        if stats { tell(&toolchain, &place) } else { Ok(()) }
     }
 
     /// Compiles, strips and examines the object; returns where it lies.
@@ -137,8 +139,25 @@ impl Object {
         run(toolchain.llvm("llvm-strip").arg("-g").arg("-o").arg(&object).arg(&linked))?;
         gate::no_panic(toolchain, &object)?;
         gate::no_forward_declaration(toolchain, &object)?;
+        stack::fits(&fs::read(&object)?)?;
         Ok(object)
     }
+}
+
+/// Says how long the object's functions are, how deep its calls go, and what
+/// this kernel's verifier thinks of it.
+fn tell(toolchain: &Toolchain, object: &Path) -> Result<()> {
+    gate::stats(toolchain, object)?;
+    for chain in stack::chains(&fs::read(object)?)? {
+        let program = chain.functions.first().map_or("?", |(name, _)| name);
+        say(&format!("{:>12}  octets of stack: {program}", chain.octets));
+    }
+    let mut verifier = cargo();
+    verifier.args(["run", "--quiet", "--package", "ipvs-plane", "--example", "verifier"]);
+    if let Err(error) = run(&mut verifier) {
+        say(&format!("skipped: what the verifier thinks of it: {error:#}"));
+    }
+    Ok(())
 }
 
 /// [`RUSTFLAGS`], and what keeps the places of this machine out of the object:

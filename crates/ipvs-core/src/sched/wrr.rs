@@ -46,10 +46,11 @@ fn next<T: Tables>(tables: &T, service: &Service, word: u64) -> (DestId, u64) {
     let len = service.len;
     let newest = len.wrapping_sub(1);
     let cursor = memory::cursor(word).filter(|place| *place < len);
-    let stop = cursor.map(|place| newest.wrapping_sub(place));
+    // `NONE` before the first pick: no position stops the walk then.
+    let stop = cursor.map_or(NONE, |place| newest.wrapping_sub(place));
     let mut walk = Walk {
         level: level(word),
-        position: stop.map_or(0, |stop| stop + 1),
+        position: stop.wrapping_add(1),
         lowest: false,
         restarted: false,
     };
@@ -60,7 +61,7 @@ fn next<T: Tables>(tables: &T, service: &Service, word: u64) -> (DestId, u64) {
                 walk.level = service.weight_top;
                 // All destinations were tried at the lowest level: in a walk
                 // that entered it from above, or that began at the list's head.
-                if walk.lowest || stop.is_none() {
+                if walk.lowest || stop == NONE {
                     return false;
                 }
                 walk.restarted = true;
@@ -79,7 +80,7 @@ fn next<T: Tables>(tables: &T, service: &Service, word: u64) -> (DestId, u64) {
             _ => {}
         }
         // The part of the lowest level before the start was still to be tried.
-        if walk.lowest && walk.restarted && Some(walk.position) == stop {
+        if walk.lowest && walk.restarted && walk.position == stop {
             return false;
         }
         walk.position += 1;
