@@ -2,6 +2,7 @@
 
 mod bench;
 mod bpf;
+mod kernel;
 mod packages;
 mod run;
 mod test;
@@ -40,6 +41,8 @@ enum Task {
         #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
         args: Vec<OsString>,
     },
+    /// Load the eBPF programs and replay recorded cases on another kernel, in a qemu guest
+    Kernel(kernel::Options),
     /// Run every test there is, and say which are skipped and why
     Test(test::Options),
 }
@@ -49,6 +52,7 @@ fn main() -> ExitCode {
         Task::Bench { args } => bench::run_task(&args),
         Task::Bpf(options) => bpf::run_task(&options),
         Task::Conformance { args } => conformance(&args),
+        Task::Kernel(options) => kernel::run_task(&options),
         Task::Test(options) => test::run_task(&options),
     };
     match result {

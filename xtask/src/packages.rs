@@ -4,8 +4,11 @@ use std::process::Command;
 
 use crate::run::{exists, run, say};
 
-/// A program that tests start, and the package that it is in.
-const DRIVEN: [(&str, &str); 7] = [
+/// A program that is started, and the package that it is in.
+type Driven = (&'static str, &'static str);
+
+/// Those that tests start.
+const DRIVEN: [Driven; 7] = [
     ("nginx", "nginx-light"),
     ("curl", "curl"),
     ("wrk", "wrk"),
@@ -18,7 +21,12 @@ const DRIVEN: [(&str, &str); 7] = [
 /// Installs what is missing, if this is Debian and we may; returns the
 /// packages that are missing still. Tests that need one of them say so.
 pub(crate) fn install() -> Vec<&'static str> {
-    let wanted = missing();
+    install_of(&DRIVEN)
+}
+
+/// The same for other programs than those of the tests.
+pub(crate) fn install_of(programs: &[Driven]) -> Vec<&'static str> {
+    let wanted = missing(programs);
     if wanted.is_empty() || !exists("apt-get") {
         return wanted;
     }
@@ -37,11 +45,11 @@ pub(crate) fn install() -> Vec<&'static str> {
     if let Err(error) = installed {
         say(&format!("could not install packages: {error:#}"));
     }
-    missing()
+    missing(programs)
 }
 
-fn missing() -> Vec<&'static str> {
-    let missing = DRIVEN.iter().filter(|(program, _)| !is_installed(program));
+fn missing(programs: &[Driven]) -> Vec<&'static str> {
+    let missing = programs.iter().filter(|(program, _)| !is_installed(program));
     missing.map(|(_, package)| *package).collect()
 }
 

@@ -181,7 +181,7 @@ mod tests {
 
     #[test]
     fn a_chain_counts_every_function_once_and_rounded_up() {
-        let function = |stack, calls: &[Place]| Function {
+        let function = |stack: u32, calls: &[Place]| Function {
             name: stack.to_string(),
             stack,
             calls: calls.iter().copied().collect(),
