@@ -8,6 +8,7 @@
 
 mod adopt;
 mod api;
+mod cpus;
 mod malformed;
 mod start;
 mod streams;
@@ -45,6 +46,7 @@ const TESTS: &[Test] = &[
         &ALL_PLANES,
         malformed::wrong_transport,
     ),
+    ("two_cpus_schedule_fairly_and_count_exactly", &[], &[Plane::Bpf, Plane::Xdp], cpus::fairness),
     ("a_refused_command_changes_nothing", &[], &PLANES, api::refused_commands),
     ("nonsense_on_the_socket_harms_nobody", &[], USER, api::nonsense),
     ("a_client_that_does_not_read_delays_nobody", &[], USER, api::slow_client),
