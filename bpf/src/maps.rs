@@ -73,6 +73,9 @@ pub(crate) static IPVS_FREE: Queue<u32, 262_144> = Queue::new();
 /// How many places of `IPVS_CONNS` were ever used.
 #[btf_map]
 pub(crate) static IPVS_USED: Array<Shared<core::cell::Cell<u32>>, 1> = Array::new();
+/// How many connections wait for their first packet to say the client's port.
+#[btf_map]
+pub(crate) static IPVS_EXPECTED: Array<Shared<core::cell::Cell<u32>>, 1> = Array::new();
 #[btf_map]
 pub(crate) static IPVS_REASONS: PerCpuArray<u64, 64> = PerCpuArray::new();
 #[btf_map]

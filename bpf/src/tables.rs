@@ -34,6 +34,7 @@ pub(crate) fn settings() -> Option<&'static Settings> {
 impl<const RESOLVES: bool> Tables for Maps<RESOLVES> {
     const RESOLVES: bool = RESOLVES;
     const CUTS: bool = false;
+    const HELPS: bool = false;
 
     #[inline(always)]
     fn settings(&self) -> &Settings {
@@ -143,6 +144,11 @@ impl<const RESOLVES: bool> Tables for Maps<RESOLVES> {
     fn release(&self, id: ConnId) {
         // The queue has room for every place there is.
         let _pushed = maps::IPVS_FREE.push(id, 0);
+    }
+
+    #[inline(always)]
+    fn expected(&self) -> Option<&Cell<u32>> {
+        maps::IPVS_EXPECTED.get(0).map(|expected| &expected.0)
     }
 
     #[inline(always)]

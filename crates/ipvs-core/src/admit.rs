@@ -6,6 +6,7 @@ use ipvs_wire::{Buffer, ethernet};
 use crate::conn::{Conn, ConnFlags, ConnId, Found, NONE};
 use crate::dest::{Dest, DestId, ForwardingMethod};
 use crate::director::{self, Packet};
+use crate::helper::{self, expect};
 use crate::service::{Service, ServiceFlags, ServiceKey};
 use crate::tables::{Linked, Tables};
 use crate::time::Millis;
@@ -29,6 +30,13 @@ pub(crate) fn admit<B: Buffer, T: Tables>(
     packet: &mut Packet<'_, B>,
     tables: &T,
 ) -> Result<ConnId, Reason> {
+    if tables.expected().is_some_and(|expected| expected.get() != 0) {
+        match expect::claim(packet, tables) {
+            NONE => {}
+            expect::GONE => return Err(Reason::DestGone),
+            id => return Ok(id),
+        }
+    }
     let Some(service) = service_of(packet, tables) else {
         return Err(direct_reply(packet, tables));
     };
@@ -126,7 +134,7 @@ fn direct_reply<B: Buffer, T: Tables>(packet: &mut Packet<'_, B>, tables: &T) ->
     if ForwardingMethod::from_flags(conn.flags.get()) == ForwardingMethod::Masquerade {
         return Reason::NoService;
     }
-    director::count_reply(packet, tables, conn);
+    director::count_reply(packet, tables, conn, packet.headers.total_len);
     Reason::DirectReply
 }
 
@@ -147,6 +155,9 @@ fn connect<B: Buffer, T: Tables>(
         return NONE;
     };
     let mut flags = flags_for(dest);
+    if helper::is_helped(tables.settings(), tuple, flags) {
+        flags |= ConnFlags::HELPED;
+    }
     if service.has(ServiceFlags::ONE_PACKET) && tuple.protocol == protocol::UDP {
         // Serves one packet, so it is never found by another.
         flags = flags & !ConnFlags::HASHED | ConnFlags::ONE_PACKET;
@@ -215,6 +226,9 @@ pub(crate) fn start(conn: &Conn, dest_id: DestId, flags: u32) {
     conn.controls.set(0);
     conn.state.set(0);
     conn.reply_hop.clear();
+    for word in &conn.extra {
+        word.set(0);
+    }
     conn.flags.set(flags);
 }
 

@@ -6,7 +6,7 @@ use ipvs_wire::Headers;
 use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout};
 
 use crate::addr::{Addr, Family};
-use crate::dest::DestId;
+use crate::dest::{Dest, DestId};
 use crate::hop::CachedHop;
 use crate::time::{Instant, Millis};
 
@@ -37,7 +37,7 @@ pub struct Tuple {
     pub protocol: u8,
     /// [`Family::tag`].
     pub family: u8,
-    /// [`Tuple::PACKET`] or [`Tuple::TEMPLATE`].
+    /// [`Tuple::PACKET`], [`Tuple::TEMPLATE`] or [`Tuple::EXPECTED`].
     pub kind: u16,
 }
 
@@ -48,6 +48,8 @@ impl Tuple {
     pub const PACKET: u16 = 0;
     /// Key of a persistence template.
     pub const TEMPLATE: u16 = 1;
+    /// Key of a connection whose client's port its first packet will say.
+    pub const EXPECTED: u16 = 2;
 
     /// The key of the packet with these headers.
     #[inline(always)]
@@ -142,8 +144,10 @@ pub struct Conn {
     pub reply_hop: CachedHop,
     /// Client to virtual service, the key it is found under.
     pub tuple: Cell<Tuple>,
-    /// Zero.
-    pub reserved2: [u64; 3],
+    /// By the flags: what the [helper](crate::helper) keeps of a control
+    /// connection, or the address of a data connection
+    /// [elsewhere](ConnFlags::ELSEWHERE).
+    pub extra: [Cell<u32>; 6],
 }
 
 const _: () = assert!(size_of::<Conn>() == 128);
@@ -162,10 +166,17 @@ impl ConnFlags {
     pub const NO_OUTPUT: u32 = 0x0080;
     /// Counted inactive.
     pub const INACTIVE: u32 = 0x0100;
+    /// The client's port is not known yet (passive FTP data).
+    pub const NO_CLIENT_PORT: u32 = 0x0800;
     /// A persistence template.
     pub const TEMPLATE: u32 = 0x1000;
     /// Serves one packet.
     pub const ONE_PACKET: u32 = 0x2000;
+    /// The FTP helper looks at its packets. This and the next are our own: the
+    /// sync wire has 16 bits.
+    pub const HELPED: u32 = 0x0100_0000;
+    /// FTP data of a host that is not the destination, but was announced by it.
+    pub const ELSEWHERE: u32 = 0x0200_0000;
 }
 
 impl Conn {
@@ -179,6 +190,19 @@ impl Conn {
     #[inline(always)]
     pub fn rearm(&self, now: Instant) {
         self.expires.set(now.after(Millis(self.timeout.get())).nanos());
+    }
+
+    /// The address that a client's packets get when they are masqueraded.
+    #[inline(always)]
+    pub fn dest_addr(&self, dest: &Dest) -> Addr {
+        if self.has(ConnFlags::ELSEWHERE) { self.elsewhere() } else { dest.key.addr }
+    }
+
+    /// The address of a connection [elsewhere](ConnFlags::ELSEWHERE).
+    #[inline(always)]
+    pub fn elsewhere(&self) -> Addr {
+        let [a, b, c, d, ..] = &self.extra;
+        Addr::from_words([a.get(), b.get(), c.get(), d.get()])
     }
 
     /// Whether `flag` is set.

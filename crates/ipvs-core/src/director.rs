@@ -14,6 +14,7 @@ use crate::dest::Dest;
 use crate::expiry;
 use crate::forward::{self, reject};
 use crate::fragments;
+use crate::helper;
 use crate::hop::{self, RouteQuery, Way, WayKind};
 use crate::near;
 use crate::proto::{self, Direction};
@@ -167,7 +168,7 @@ fn decide<B: Buffer, T: Tables>(
     *tuple = Tuple::of(headers);
     let mut packet = Packet { buf, headers, tuple, room, ifindex, now };
     let known = match live(&mut packet, tables) {
-        Some((Found { reply: true, .. }, conn)) => return reply(&mut packet, tables, conn),
+        Some((Found { reply: true, id }, conn)) => return reply(&mut packet, tables, id, conn),
         Some((Found { id, .. }, conn)) => match standing(&mut packet, tables, id, conn) {
             Standing::Goes => id,
             Standing::Gone => return Outcome::drop(Reason::DestGone),
@@ -186,7 +187,7 @@ fn decide<B: Buffer, T: Tables>(
         id => id,
     };
     let Some(conn) = tables.conn(id) else { return Outcome::drop(Reason::TableFull) };
-    let outcome = request(&mut packet, tables, conn);
+    let outcome = request(&mut packet, tables, id, conn);
     if conn.has(ConnFlags::ONE_PACKET) {
         expiry::finish(tables, id, conn);
     }
@@ -256,11 +257,20 @@ fn is_reusable(conn: &Conn, dest: &Dest, settings: &Settings) -> bool {
 
 /// A client's packet of a connection: counts, takes the state on, forwards.
 #[inline(always)]
-fn request<B: Buffer, T: Tables>(packet: &mut Packet<'_, B>, tables: &T, conn: &Conn) -> Outcome {
+fn request<B: Buffer, T: Tables>(
+    packet: &mut Packet<'_, B>,
+    tables: &T,
+    id: ConnId,
+    conn: &Conn,
+) -> Outcome {
     let dest_id = conn.dest.get();
     let Some(dest) = tables.dest(dest_id) else { return Outcome::drop(Reason::DestGone) };
-    let epoch = hop::epoch(packet.now, tables.settings().route_generation);
-    forward::find_way_to_dest(packet.room, tables, dest_id, dest, epoch);
+    if conn.has(ConnFlags::ELSEWHERE) {
+        forward::find_way_elsewhere(packet.room, tables, conn);
+    } else {
+        let epoch = hop::epoch(packet.now, tables.settings().route_generation);
+        forward::find_way_to_dest(packet.room, tables, dest_id, dest, epoch);
+    }
     if !T::RESOLVES && packet.room.way.kind == WayKind::Unresolved {
         return Outcome::pass(Reason::Unresolved);
     }
@@ -273,12 +283,17 @@ fn request<B: Buffer, T: Tables>(packet: &mut Packet<'_, B>, tables: &T, conn: &
     proto::transition(tables, conn, packet.headers, Direction::FromClient);
     conn.in_packets.set(conn.in_packets.get().wrapping_add(1));
     conn.rearm(packet.now);
-    forward::to_dest(packet, tables, conn, dest)
+    forward::to_dest(packet, tables, id, conn, dest)
 }
 
 /// A destination's packet of a masqueraded connection.
 #[inline(always)]
-fn reply<B: Buffer, T: Tables>(packet: &mut Packet<'_, B>, tables: &T, conn: &Conn) -> Outcome {
+fn reply<B: Buffer, T: Tables>(
+    packet: &mut Packet<'_, B>,
+    tables: &T,
+    id: ConnId,
+    conn: &Conn,
+) -> Outcome {
     let epoch = hop::epoch(packet.now, tables.settings().route_generation);
     forward::find_way_to_client(packet.room, tables, conn, epoch);
     if !T::RESOLVES && packet.room.way.kind == WayKind::Unresolved {
@@ -299,17 +314,30 @@ fn reply<B: Buffer, T: Tables>(packet: &mut Packet<'_, B>, tables: &T, conn: &Co
     if !T::CUTS && forward::must_cut_reply(packet) {
         return Outcome::defer(Reason::DeferredLong);
     }
-    count_reply(packet, tables, conn);
+    let mut len = packet.headers.total_len;
+    if T::HELPS && conn.has(ConnFlags::HELPED) {
+        match helper::reply(packet, tables, id, conn) {
+            Ok(written) => len = written,
+            Err(reason) => return Outcome::drop(reason),
+        }
+    }
+    count_reply(packet, tables, conn, len);
     forward::to_client(packet, tables, conn)
 }
 
+/// Counts a reply that leaves with `len` octets, and takes the state on.
 #[inline(always)]
-pub(crate) fn count_reply<B: Buffer, T: Tables>(packet: &Packet<'_, B>, tables: &T, conn: &Conn) {
+pub(crate) fn count_reply<B: Buffer, T: Tables>(
+    packet: &Packet<'_, B>,
+    tables: &T,
+    conn: &Conn,
+    len: u32,
+) {
     let dest_id = conn.dest.get();
     if tables.dest(dest_id).is_some_and(Dest::is_available)
         && let Some(counters) = tables.counters(dest_id)
     {
-        counters.count_out(u64::from(packet.headers.total_len));
+        counters.count_out(u64::from(len));
     }
     proto::transition(tables, conn, packet.headers, Direction::FromDest);
     conn.rearm(packet.now);

@@ -57,6 +57,11 @@ pub fn expire<T: Tables>(
 #[inline(always)]
 pub fn finish<T: Tables>(tables: &T, id: ConnId, conn: &Conn) {
     unbind(tables, conn, conn.flags.get());
+    if conn.has(ConnFlags::NO_CLIENT_PORT)
+        && let Some(expected) = tables.expected()
+    {
+        tables.add(expected, u32::MAX);
+    }
     if let Some(control) = tables.conn(conn.control.get()) {
         tables.add(&control.controls, u32::MAX);
     }
@@ -86,7 +91,7 @@ fn unlink<T: Tables>(tables: &T, key: &mut Tuple, id: ConnId, conn: &Conn, flags
 pub fn set_reply_tuple(key: &mut Tuple, conn: &Conn, dest: &Dest) {
     let tuple = conn.tuple.get();
     *key = Tuple {
-        source: dest.key.addr,
+        source: conn.dest_addr(dest),
         source_port: conn.dest_port.get(),
         destination: tuple.source,
         destination_port: tuple.source_port,

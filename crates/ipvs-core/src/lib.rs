@@ -22,6 +22,7 @@ pub mod errand;
 pub mod expiry;
 mod forward;
 mod fragments;
+pub mod helper;
 pub mod hop;
 pub mod name;
 pub mod near;

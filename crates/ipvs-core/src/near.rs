@@ -162,7 +162,7 @@ fn has_tuple<T: Tables>(tables: &T, conn: &Conn, reply: bool, tuple: &Tuple) -> 
     ForwardingMethod::from_flags(conn.flags.get()) == ForwardingMethod::Masquerade
         && own.source == tuple.destination
         && own.source_port == tuple.destination_port
-        && dest.key.addr == tuple.source
+        && conn.dest_addr(dest) == tuple.source
         && conn.dest_port.get() == tuple.source_port
         && own.protocol == tuple.protocol
         && own.family == tuple.family

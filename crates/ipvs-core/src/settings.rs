@@ -72,6 +72,8 @@ pub struct Settings {
     pub lblc_expiration: u32,
     /// `lblcr_expiration`, in seconds.
     pub lblcr_expiration: u32,
+    /// Virtual ports of FTP control connections that are helped; 0 is none.
+    pub ftp_ports: [u16; 8],
     /// `sync_version`.
     pub sync_version: u32,
     /// `sync_ports`.
@@ -126,6 +128,7 @@ impl Settings {
         run_estimation: 1,
         lblc_expiration: 86_400,
         lblcr_expiration: 86_400,
+        ftp_ports: [21, 0, 0, 0, 0, 0, 0, 0],
         sync_version: 1,
         sync_ports: 1,
         sync_persist_mode: 0,

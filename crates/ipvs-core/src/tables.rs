@@ -35,6 +35,10 @@ pub trait Tables {
     /// has the rest [deferred](crate::verdict::Verdict::Defer).
     const CUTS: bool;
 
+    /// Whether the plane can change the length of a packet, as a
+    /// [helper](crate::helper) does.
+    const HELPS: bool;
+
     /// Settings.
     fn settings(&self) -> &Settings;
     /// The service with this key.
@@ -73,6 +77,9 @@ pub trait Tables {
     fn allocate(&self) -> Option<ConnId>;
     /// Gives a place back.
     fn release(&self, id: ConnId);
+
+    /// How many connections wait for their first packet to say the client's port.
+    fn expected(&self) -> Option<&Cell<u32>>;
 
     /// Adds to a shared cell and returns the value after it, wrapping.
     fn add(&self, cell: &Cell<u32>, delta: u32) -> u32;

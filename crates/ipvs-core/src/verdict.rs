@@ -149,6 +149,10 @@ reasons! {
     Tagged = "tagged",
     /// Dropped: the transport header is cut short.
     ShortTransport = "short_transport",
+    /// Dropped: a checksum is wrong, of a connection whose text the helper reads.
+    BadChecksum = "bad_checksum",
+    /// Dropped: acknowledges to an FTP server what it never sent.
+    NeverSent = "never_sent",
     /// Dropped: the connection's destination was deleted.
     DestGone = "dest_gone",
     /// Dropped: no destination, and no error could be sent for it.

@@ -154,6 +154,17 @@ impl Buffer for Frame {
         Some(())
     }
 
+    fn splice(&mut self, at: u32, count: u32, with: &[u8]) -> Option<()> {
+        self.range(at, count)?;
+        let from = self.start + at as usize;
+        self.octets.splice(from..from + count as usize, with.iter().copied());
+        Some(())
+    }
+
+    fn checksum_pending(&self) -> bool {
+        self.checksum_pending
+    }
+
     fn truncate(&mut self, len: u32) -> Option<()> {
         self.octets.truncate(self.start + len as usize);
         Some(())

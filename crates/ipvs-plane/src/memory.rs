@@ -64,6 +64,7 @@ pub struct MemoryTables<H> {
     index: RefCell<HashMap<Tuple, Found>>,
     conns: Box<[Conn]>,
     fresh: Cell<ConnId>,
+    expected: Cell<u32>,
     free: RefCell<Vec<ConnId>>,
     reasons: Vec<Cell<u64>>,
 }
@@ -88,6 +89,7 @@ impl<H> MemoryTables<H> {
             index: RefCell::default(),
             conns: <[Conn]>::new_box_zeroed_with_elems(limits.conns as usize)?,
             fresh: Cell::new(0),
+            expected: Cell::new(0),
             free: RefCell::default(),
             reasons: Reason::ALL.iter().map(|_| Cell::new(0)).collect(),
         })
@@ -121,6 +123,7 @@ fn grown<T: Default>(table: &mut Vec<T>, place: u32) -> &mut T {
 impl<H: Host> Tables for MemoryTables<H> {
     const RESOLVES: bool = true;
     const CUTS: bool = true;
+    const HELPS: bool = true;
 
     fn settings(&self) -> &Settings {
         &self.settings
@@ -206,6 +209,10 @@ impl<H: Host> Tables for MemoryTables<H> {
 
     fn release(&self, id: ConnId) {
         self.free.borrow_mut().push(id);
+    }
+
+    fn expected(&self) -> Option<&Cell<u32>> {
+        Some(&self.expected)
     }
 
     fn add(&self, cell: &Cell<u32>, delta: u32) -> u32 {

@@ -53,6 +53,18 @@ pub trait Buffer {
     /// Makes room for `count` octets at `at`; what stood there moves back.
     fn insert(&mut self, at: u32, count: u32, outer: Outer) -> Option<()>;
 
+    /// Replaces `count` octets at `at` by those of `with`; what stands behind moves.
+    /// A buffer that cannot be made longer refuses.
+    fn splice(&mut self, at: u32, count: u32, with: &[u8]) -> Option<()> {
+        let _ = (at, count, with);
+        None
+    }
+
+    /// Whether the transport checksum is still to be filled in.
+    fn checksum_pending(&self) -> bool {
+        false
+    }
+
     /// Cuts the frame to `len` octets.
     fn truncate(&mut self, len: u32) -> Option<()>;
 

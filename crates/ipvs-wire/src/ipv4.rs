@@ -6,6 +6,8 @@ use crate::ethernet::Mac;
 
 /// Octets of a header without options.
 pub const HEADER_LEN: u32 = 20;
+/// Place of the total length.
+const TOTAL_LEN: u32 = 2;
 /// Place of the time to live.
 const TTL: u32 = 8;
 /// Place of the header checksum.
@@ -101,6 +103,14 @@ pub fn decrement_ttl<B: Buffer>(buf: &mut B, l3: u32) -> Option<()> {
     buf.store(l3 + TTL, new)?;
     let delta = Delta::NONE.word16(u16::from_ne_bytes([ttl, protocol]), u16::from_ne_bytes(new));
     patch(buf, l3, delta)
+}
+
+/// Sets the total length in the header at `l3`.
+#[inline(always)]
+pub fn set_total_len<B: Buffer>(buf: &mut B, l3: u32, len: u16) -> Option<()> {
+    let old = u16::from_ne_bytes(buf.load(l3 + TOTAL_LEN)?);
+    buf.store(l3 + TOTAL_LEN, len.to_be_bytes())?;
+    patch(buf, l3, Delta::NONE.word16(old, len.to_be()))
 }
 
 #[inline(always)]

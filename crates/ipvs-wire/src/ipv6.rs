@@ -6,6 +6,8 @@ use crate::buffer::Buffer;
 pub const HEADER_LEN: u32 = 40;
 /// Place of the hop limit.
 const HOP_LIMIT: u32 = 7;
+/// Place of the payload's length.
+const PAYLOAD_LEN: u32 = 4;
 /// Place of the source address.
 pub const SOURCE: u32 = 8;
 /// Place of the destination address.
@@ -65,6 +67,12 @@ impl Ipv6Fields {
 #[inline(always)]
 pub fn set_address<B: Buffer>(buf: &mut B, l3: u32, place: u32, new: [u32; 4]) -> Option<()> {
     buf.store_words(l3 + place, new)
+}
+
+/// Sets the length of what follows the header at `l3`.
+#[inline(always)]
+pub fn set_payload_len<B: Buffer>(buf: &mut B, l3: u32, len: u16) -> Option<()> {
+    buf.store(l3 + PAYLOAD_LEN, len.to_be_bytes())
 }
 
 /// Lowers the hop limit of the header at `l3` by one.

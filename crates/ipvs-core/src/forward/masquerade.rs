@@ -6,9 +6,12 @@ use ipvs_wire::transport::{protocol, sctp, udp};
 use ipvs_wire::{Buffer, Headers, ipv4, ipv6};
 
 use crate::addr::Addr;
-use crate::conn::Conn;
+use crate::conn::{Conn, ConnFlags, ConnId};
 use crate::dest::Dest;
 use crate::director::Packet;
+use crate::helper;
+use crate::tables::Tables;
+use crate::verdict::Reason;
 
 /// Which half of the addresses and ports is replaced.
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -17,15 +20,22 @@ enum Half {
     Destination,
 }
 
-/// Rewrites a client's packet towards the destination. `None`: the transport
-/// header is too short to be rewritten, and nothing but the TTL was changed.
+/// Rewrites a client's packet towards the destination, or says why it is to be
+/// dropped. If its transport header is too short to be rewritten, nothing but
+/// the TTL was changed.
 #[inline(always)]
-pub(crate) fn request<B: Buffer>(
+pub(crate) fn request<B: Buffer, T: Tables>(
     packet: &mut Packet<'_, B>,
+    tables: &T,
+    id: ConnId,
     conn: &Conn,
     dest: &Dest,
-) -> Option<()> {
-    translate(packet, Half::Destination, dest.key.addr, conn.dest_port.get())
+) -> Result<(), Reason> {
+    if T::HELPS && conn.has(ConnFlags::HELPED) {
+        helper::request(packet, tables, id, conn, dest)?;
+    }
+    let addr = conn.dest_addr(dest);
+    translate(packet, Half::Destination, addr, conn.dest_port.get()).ok_or(Reason::Unwritable)
 }
 
 /// Rewrites a reply so that it comes from the virtual service.

@@ -8,7 +8,7 @@ pub(crate) mod tunnel;
 use ipvs_wire::{Buffer, Headers, ethernet, ipv4, ipv6};
 
 use crate::addr::Addr;
-use crate::conn::Conn;
+use crate::conn::{Conn, ConnId};
 use crate::dest::{Dest, DestId, ForwardingMethod};
 use crate::director::{Packet, Room};
 use crate::hop::{CachedHop, WayKind};
@@ -35,6 +35,17 @@ pub(crate) fn find_way_to_dest<T: Tables>(
         room.query.source = Addr::UNSPECIFIED;
         ask(tables, cached, room, epoch);
     }
+}
+
+/// Finds the way to the host that a data connection leads to. It is asked for
+/// every packet: such connections are rare, and the record has no room.
+#[inline(never)]
+pub(crate) fn find_way_elsewhere<T: Tables>(room: &mut Room, tables: &T, conn: &Conn) -> bool {
+    room.query.family = conn.tuple.get().family();
+    room.query.destination = conn.elsewhere();
+    room.query.source = Addr::UNSPECIFIED;
+    tables.route(&room.query, &mut room.way);
+    true
 }
 
 /// Finds the way back to the client of `conn`; it is remembered in the
@@ -66,6 +77,7 @@ fn ask<T: Tables>(tables: &T, cached: &CachedHop, room: &mut Room, epoch: u32) -
 pub(crate) fn to_dest<B: Buffer, T: Tables>(
     packet: &mut Packet<'_, B>,
     tables: &T,
+    id: ConnId,
     conn: &Conn,
     dest: &Dest,
 ) -> Outcome {
@@ -73,7 +85,7 @@ pub(crate) fn to_dest<B: Buffer, T: Tables>(
     let h = packet.headers;
     match packet.room.way.kind {
         WayKind::None => return reject::no_route(packet, tables, conn),
-        WayKind::Host => return to_host(packet, conn, dest, method),
+        WayKind::Host => return to_host(packet, tables, id, conn, dest, method),
         WayKind::Known | WayKind::Unresolved => {}
     }
     if packet.is_tagged() && packet.room.way.hop.ifindex != packet.ifindex {
@@ -98,18 +110,23 @@ pub(crate) fn to_dest<B: Buffer, T: Tables>(
             return reject::too_big(packet, tables, conn, mtu);
         }
         if !T::CUTS {
-            return leave_to_cut(packet, conn, dest, method);
+            return leave_to_cut(packet, tables, id, conn, dest, method);
         }
     }
-    let written = decrement_ttl(packet.buf, h).and_then(|()| match method {
-        ForwardingMethod::Masquerade => masquerade::request(packet, conn, dest),
-        ForwardingMethod::Tunnel => tunnel::encapsulate(packet, tables, dest),
-        ForwardingMethod::DirectRoute => Some(()),
-        ForwardingMethod::Local | ForwardingMethod::Bypass => None,
-    });
+    if decrement_ttl(packet.buf, h).is_none() {
+        return Outcome::drop(Reason::Unwritable);
+    }
+    let written = match method {
+        ForwardingMethod::Masquerade => masquerade::request(packet, tables, id, conn, dest),
+        ForwardingMethod::Tunnel => {
+            tunnel::encapsulate(packet, tables, dest).ok_or(Reason::Unwritable)
+        }
+        ForwardingMethod::DirectRoute => Ok(()),
+        ForwardingMethod::Local | ForwardingMethod::Bypass => Err(Reason::Unwritable),
+    };
     match written {
-        Some(()) => leave(packet),
-        None => Outcome::drop(Reason::Unwritable),
+        Ok(()) => leave(packet),
+        Err(reason) => Outcome::drop(reason),
     }
 }
 
@@ -174,8 +191,10 @@ pub(crate) fn must_cut_reply<B: Buffer>(packet: &Packet<'_, B>) -> bool {
 /// cuts a translated one. The others it would not forward, since their address
 /// or their sender's is its own.
 #[inline(always)]
-fn leave_to_cut<B: Buffer>(
+fn leave_to_cut<B: Buffer, T: Tables>(
     packet: &mut Packet<'_, B>,
+    tables: &T,
+    id: ConnId,
     conn: &Conn,
     dest: &Dest,
     method: ForwardingMethod,
@@ -183,28 +202,30 @@ fn leave_to_cut<B: Buffer>(
     if method != ForwardingMethod::Masquerade {
         return Outcome::drop(Reason::TooLong);
     }
-    match masquerade::request(packet, conn, dest) {
-        Some(()) => Outcome::pass(Reason::LeftToCut),
-        None => Outcome::drop(Reason::Unwritable),
+    match masquerade::request(packet, tables, id, conn, dest) {
+        Ok(()) => Outcome::pass(Reason::LeftToCut),
+        Err(reason) => Outcome::drop(reason),
     }
 }
 
 /// The destination is the director itself: no TTL and MTU work, and the
 /// host's stack delivers.
 #[inline(always)]
-fn to_host<B: Buffer>(
+fn to_host<B: Buffer, T: Tables>(
     packet: &mut Packet<'_, B>,
+    tables: &T,
+    id: ConnId,
     conn: &Conn,
     dest: &Dest,
     method: ForwardingMethod,
 ) -> Outcome {
     let written = match method {
-        ForwardingMethod::Masquerade => masquerade::request(packet, conn, dest),
-        _ => Some(()),
+        ForwardingMethod::Masquerade => masquerade::request(packet, tables, id, conn, dest),
+        _ => Ok(()),
     };
     match written {
-        Some(()) => Outcome::pass(Reason::Local),
-        None => Outcome::drop(Reason::Unwritable),
+        Ok(()) => Outcome::pass(Reason::Local),
+        Err(reason) => Outcome::drop(reason),
     }
 }
 

@@ -104,6 +104,13 @@ pub fn transition<T: Tables>(tables: &T, conn: &Conn, h: &Headers, direction: Di
     recount(tables, conn, active);
 }
 
+/// Makes `conn` one that is expected: FTP data.
+pub(crate) fn listen<T: Tables>(tables: &T, conn: &Conn) {
+    conn.state.set(tcp::LISTEN);
+    conn.timeout.set(timeout(&tables.settings().tcp_timeouts, tcp::LISTEN));
+    recount(tables, conn, false);
+}
+
 /// The timeout of `state`.
 ///
 /// The compiler knows the tables and so which states there are, and would leave

@@ -2,7 +2,7 @@
 
 use ipvs_core::command::Command;
 use ipvs_core::conn::{Conn, ConnFlags};
-use ipvs_core::dest::{DestId, DestKey};
+use ipvs_core::dest::{Dest, DestId};
 use ipvs_core::proto::{self, tcp};
 use ipvs_core::service::{ServiceFlags, ServiceKey};
 use ipvs_core::snapshot::{ConnStatus, Control, DestStatus, Refused, ServiceStatus, Timeouts};
@@ -79,8 +79,7 @@ impl<S: Store> Control for Registry<S> {
         let now = self.store.now();
         let dests = &self.dests;
         self.store.each_conn(&mut |_, conn| {
-            let dest = dests.get(&conn.dest.get());
-            each(conn_status(conn, dest.map(|dest| dest.key), now));
+            each(conn_status(conn, dests.get(&conn.dest.get()), now));
         });
     }
 
@@ -115,7 +114,7 @@ impl<S: Store> Control for Registry<S> {
     }
 }
 
-fn conn_status(conn: &Conn, dest: Option<DestKey>, now: Instant) -> ConnStatus {
+fn conn_status(conn: &Conn, dest: Option<&Dest>, now: Instant) -> ConnStatus {
     let tuple = conn.tuple.get();
     let template = conn.has(ConnFlags::TEMPLATE);
     let state = if template {
@@ -130,8 +129,8 @@ fn conn_status(conn: &Conn, dest: Option<DestKey>, now: Instant) -> ConnStatus {
         client_port: tuple.source_port,
         virtual_addr: tuple.destination,
         virtual_port: tuple.destination_port,
-        dest_family: dest.map_or_else(|| tuple.family(), |key| key.family()),
-        dest: dest.map_or(ipvs_core::addr::Addr::UNSPECIFIED, |key| key.addr),
+        dest_family: dest.map_or_else(|| tuple.family(), |dest| dest.key.family()),
+        dest: dest.map_or(ipvs_core::addr::Addr::UNSPECIFIED, |dest| conn.dest_addr(dest)),
         dest_port: conn.dest_port.get(),
         state,
         expires_ms: conn.expires.get().saturating_sub(now.nanos()) / 1_000_000,
