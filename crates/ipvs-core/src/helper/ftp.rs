@@ -203,18 +203,33 @@ impl<B: Buffer> Text<'_, B> {
 
     /// What follows PORT.
     fn port(&mut self) -> Option<(Addr, u16)> {
-        while self.peek(0)? == b' ' {
+        self.skip_to_numbers(b' ')?;
+        self.six_numbers()
+    }
+
+    /// Goes on to the first digit, or behind the first run of `bracket`.
+    fn skip_to_numbers(&mut self, bracket: u8) -> Option<()> {
+        loop {
+            match self.peek(0)? {
+                b'0'..=b'9' => return Some(()),
+                octet if octet == bracket => return self.skip_run(bracket),
+                _ => self.at += 1,
+            }
+        }
+    }
+
+    /// Goes on behind a run of `octet`, which may be empty.
+    fn skip_run(&mut self, octet: u8) -> Option<()> {
+        while self.peek(0)? == octet {
             self.at += 1;
         }
-        self.six_numbers()
+        Some(())
     }
 
     /// What follows EPRT.
     fn extended_port(&mut self, family: Family) -> Option<(Addr, u16)> {
         self.expect(b' ')?;
-        while self.peek(0)? == b' ' {
-            self.at += 1;
-        }
+        self.skip_run(b' ')?;
         let mark = self.mark()?;
         self.expect(number_of(family))?;
         self.expect(mark)?;
@@ -225,16 +240,7 @@ impl<B: Buffer> Text<'_, B> {
 
     /// What follows 227.
     fn passive(&mut self) -> Option<Announced> {
-        loop {
-            match self.peek(0)? {
-                b'0'..=b'9' => break,
-                b'(' => {
-                    self.at += 1;
-                    break;
-                }
-                _ => self.at += 1,
-            }
-        }
+        self.skip_to_numbers(b'(')?;
         let from = self.at;
         let (addr, port) = self.six_numbers()?;
         Some(Announced { addr: Some(addr), port, place: Place { from, to: self.at } })
@@ -243,45 +249,38 @@ impl<B: Buffer> Text<'_, B> {
     /// What follows 229.
     fn extended_passive(&mut self, family: Family) -> Option<Announced> {
         while self.next()? != b'(' {}
+        self.skip_run(b'(')?;
         let from = self.at;
         let mark = self.mark()?;
-        if self.peek(0)? == mark {
+        // Family and address are both there, or neither is.
+        let addr = if self.peek(0)? == mark {
             self.at += 1;
+            self.expect(mark)?;
+            None
         } else {
             self.expect(number_of(family))?;
             self.expect(mark)?;
-        }
-        let addr = if self.peek(0)? == mark {
-            self.at += 1;
-            None
-        } else {
             Some(self.address(family, mark)?)
         };
         let port = self.port_number(mark)?;
-        let to = self.at;
-        self.expect(b')')?;
-        Some(Announced { addr, port, place: Place { from, to } })
+        Some(Announced { addr, port, place: Place { from, to: self.at } })
     }
 
-    /// The octet that stands between the parts of an extended address.
+    /// The octet that stands between the parts of an extended address. A digit
+    /// would be taken for a part of them.
     fn mark(&mut self) -> Option<u8> {
-        self.next().filter(|octet| (33..=126).contains(octet))
+        self.next().filter(|octet| (33..=126).contains(octet) && !octet.is_ascii_digit())
     }
 
-    /// An address and a port in six numbers, each taken modulo 256, with
-    /// something else behind them.
+    /// An address and a port in six numbers, each taken modulo 256 and 0 where
+    /// no digit stands, with something else behind them.
     fn six_numbers(&mut self) -> Option<(Addr, u16)> {
         let mut numbers = [0_u8; 6];
         let mut left = numbers.len();
         for number in &mut numbers {
-            let mut digits = false;
             while let digit @ b'0'..=b'9' = self.peek(0)? {
                 *number = number.wrapping_mul(10).wrapping_add(digit - b'0');
-                digits = true;
                 self.at += 1;
-            }
-            if !digits {
-                return None;
             }
             left -= 1;
             if left != 0 {

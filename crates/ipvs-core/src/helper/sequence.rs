@@ -64,15 +64,22 @@ impl<'a> Memory<'a> {
     pub(super) fn mode_at(self, sequence: u32) -> Mode {
         let state = self.state().get();
         match Mode::from_number(state & MODE) {
-            Mode::Active if state & REWROTE != 0 && self.last().get() == sequence => {
-                Mode::from_number((state & LAST_MODE) >> 8)
-            }
+            _ if self.is_last(sequence) => Mode::from_number((state & LAST_MODE) >> 8),
             mode => mode,
         }
     }
 
-    /// The announcement at `sequence` was rewritten and grew by `growth`.
+    /// Whether the announcement that was rewritten last stood at `sequence`.
+    fn is_last(self, sequence: u32) -> bool {
+        self.state().get() & REWROTE != 0 && self.last().get() == sequence
+    }
+
+    /// The announcement at `sequence` was rewritten and grew by `growth`. What
+    /// is sent again changes nothing.
     pub(super) fn rewrote(self, mode: Mode, sequence: u32, growth: i32) {
+        if self.is_last(sequence) {
+            return;
+        }
         self.state().set(self.state().get() & SENT | REWROTE | (mode as u32) << 8);
         self.last().set(sequence);
         let first = self.after().get() == self.before().get();

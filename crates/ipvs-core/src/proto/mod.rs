@@ -104,11 +104,11 @@ pub fn transition<T: Tables>(tables: &T, conn: &Conn, h: &Headers, direction: Di
     recount(tables, conn, active);
 }
 
-/// Makes `conn` one that is expected: FTP data.
+/// Makes `conn` one that is expected: FTP data. One that was counted active
+/// stays so (seen on 6.1).
 pub(crate) fn listen<T: Tables>(tables: &T, conn: &Conn) {
     conn.state.set(tcp::LISTEN);
     conn.timeout.set(timeout(&tables.settings().tcp_timeouts, tcp::LISTEN));
-    recount(tables, conn, false);
 }
 
 /// The timeout of `state`.

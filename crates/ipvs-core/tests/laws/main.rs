@@ -9,6 +9,7 @@
 )]
 
 mod forwarding;
+mod ftp;
 mod history;
 mod hostile;
 mod packet;

@@ -27,6 +27,9 @@ pub(crate) struct Shape {
     pub(crate) source_port: u16,
     pub(crate) destination_port: u16,
     pub(crate) protocol: u8,
+    /// TCP: sequence and acknowledgement number.
+    pub(crate) sequence: u32,
+    pub(crate) acknowledged: u32,
     /// TCP flags, or the type of the SCTP chunk.
     pub(crate) event: u8,
     pub(crate) ttl: u8,
@@ -58,6 +61,8 @@ impl Shape {
             source_port: source.1,
             destination_port: destination.1,
             protocol,
+            sequence: 1,
+            acknowledged: 2,
             event,
             ttl: 64,
             tos: 0,
@@ -124,7 +129,9 @@ impl Shape {
         octets.extend(self.destination_port.to_be_bytes());
         let at = match self.protocol {
             TCP => {
-                octets.extend([0, 0, 0, 1, 0, 0, 0, 2, 0x50, self.event, 0x20, 0, 0, 0, 0, 0]);
+                octets.extend(self.sequence.to_be_bytes());
+                octets.extend(self.acknowledged.to_be_bytes());
+                octets.extend([0x50, self.event, 0x20, 0, 0, 0, 0, 0]);
                 16
             }
             UDP => {
