@@ -125,8 +125,13 @@ impl Plane {
             Hook::Tc => AttachMode::Tc,
         };
         let interfaces = [&rig.outside, &rig.inside].map(|link| (link.name().to_owned(), mode));
-        let limits =
-            Limits { services: 64, dests: 64, members: 256, conns: flows.next_power_of_two() };
+        let limits = Limits {
+            services: 64,
+            dests: 64,
+            members: 256,
+            blocks: 16,
+            conns: flows.next_power_of_two(),
+        };
         let options = Options { pins: pins.clone(), interfaces: interfaces.to_vec(), limits };
         let plane = BpfPlane::start(&options).map_err(|error| anyhow!(error))?;
         let (family, vip) = Addr::from_ip(rig.addresses.vip);

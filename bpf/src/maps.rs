@@ -9,6 +9,7 @@ use ipvs_core::dest::{Dest, Load};
 use ipvs_core::director::Scratch;
 use ipvs_core::hop::CachedHop;
 use ipvs_core::near::Bucket;
+use ipvs_core::sched::table::BLOCK;
 use ipvs_core::service::{Service, ServiceKey};
 use ipvs_core::settings::Settings;
 use ipvs_core::stats::LiveCounters;
@@ -50,6 +51,9 @@ pub(crate) static IPVS_SERVICES: HashMap<ServiceKey, Service, 16384, COPIED> = H
 pub(crate) static IPVS_SCHED: Array<Shared<core::cell::Cell<u64>>, 16384> = Array::new();
 #[btf_map]
 pub(crate) static IPVS_MEMBERS: Array<u32, 262_144> = Array::new();
+/// Blocks of the schedulers' hash tables.
+#[btf_map]
+pub(crate) static IPVS_SLOTS: HashMap<u32, [u32; BLOCK as usize], 65536, COPIED> = HashMap::new();
 #[btf_map]
 pub(crate) static IPVS_DESTS: Array<Dest, 131_072, ALIGNED> = Array::new();
 #[btf_map]
@@ -104,9 +108,9 @@ pub(crate) fn scratch() -> Option<&'static mut Scratch> {
 /// Accounts of destinations and services (`ipvs_plane::store::Account`): the
 /// control side's alone, kept here so that they outlive it.
 #[btf_map]
-pub(crate) static IPVS_DEST_ACCOUNTS: Array<[u64; 10], 131_072> = Array::new();
+pub(crate) static IPVS_DEST_ACCOUNTS: Array<[u64; 11], 131_072> = Array::new();
 #[btf_map]
-pub(crate) static IPVS_SERVICE_ACCOUNTS: Array<[u64; 10], 16384> = Array::new();
+pub(crate) static IPVS_SERVICE_ACCOUNTS: Array<[u64; 11], 16384> = Array::new();
 
 /// How many buckets `IPVS_NEAR` has; set by the loader.
 #[unsafe(no_mangle)]

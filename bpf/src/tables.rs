@@ -5,10 +5,11 @@ use core::ffi::c_void;
 
 use aya_ebpf::bindings::{BPF_ANY, BPF_NOEXIST};
 use ipvs_core::addr::AddrKey;
-use ipvs_core::conn::{Conn, ConnId, Found, Tuple};
+use ipvs_core::conn::{Conn, ConnId, Found, NONE, Tuple};
 use ipvs_core::dest::{Dest, DestId, Load};
 use ipvs_core::hop::{CachedHop, RouteQuery, Way};
 use ipvs_core::near::Bucket;
+use ipvs_core::sched::table::BLOCK;
 use ipvs_core::service::{Service, ServiceKey};
 use ipvs_core::settings::Settings;
 use ipvs_core::stats::LiveCounters;
@@ -55,6 +56,14 @@ impl<const RESOLVES: bool> Tables for Maps<RESOLVES> {
     #[inline(always)]
     fn member(&self, place: u32) -> Option<DestId> {
         maps::IPVS_MEMBERS.get(place).copied()
+    }
+
+    #[inline(always)]
+    fn slot(&self, block: u32, slot: u32) -> Option<DestId> {
+        let block = block.wrapping_add(slot / BLOCK);
+        // SAFETY: an element that is replaced stays readable until the program ends.
+        let slots = unsafe { maps::IPVS_SLOTS.get(&block) }?;
+        slots.get((slot % BLOCK) as usize).copied().filter(|id| *id != NONE)
     }
 
     #[inline(always)]

@@ -30,19 +30,10 @@ const ANY_ORDER: [&str; 3] = ["corners", "service-address", "service-ipv6"];
 /// Transcripts with commands that start sync daemons, which no director of ours does.
 const WITH_DAEMONS: [&str; 4] = ["daemon", "matrix-other", "restore-syntax", "server-mixed-family"];
 
-/// Transcripts with schedulers (mh, sh, …), engines (sip) or checks of
+/// Transcripts with schedulers (lblc, …), engines (sip) or checks of
 /// addresses (broadcast) that our director lacks.
-const BEYOND_THE_DIRECTOR: [&str; 9] = [
-    "corners",
-    "list-formats",
-    "list-one-service",
-    "matrix-change",
-    "save-restore-roundtrip",
-    "server-addresses",
-    "service-flags",
-    "service-fwmark",
-    "service-ops-pe",
-];
+const BEYOND_THE_DIRECTOR: [&str; 4] =
+    ["matrix-change", "server-addresses", "service-fwmark", "service-ops-pe"];
 
 fn folder() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("../../tests/transcripts")

@@ -7,6 +7,7 @@ use crate::conn::{Conn, ConnFlags, ConnId, Found, NONE};
 use crate::dest::{Dest, DestId, ForwardingMethod};
 use crate::director::{self, Packet};
 use crate::helper::{self, expect};
+use crate::sched::Flow;
 use crate::service::{Service, ServiceFlags, ServiceKey};
 use crate::tables::{Linked, Tables};
 use crate::time::Millis;
@@ -74,7 +75,8 @@ pub(crate) fn admit<B: Buffer, T: Tables>(
         }
     }
     if dest_id == NONE {
-        dest_id = sched::pick(tables, service);
+        packet.room.flow = Flow::of(packet.tuple, packet.now);
+        dest_id = sched::pick(tables, service, &packet.room.flow);
     }
     let dest = tables.dest(dest_id).ok_or(Reason::NoDestination)?;
     if persistent && packet.room.template == NONE {

@@ -18,6 +18,7 @@ use crate::helper;
 use crate::hop::{self, RouteQuery, Way, WayKind};
 use crate::near;
 use crate::proto::{self, Direction};
+use crate::sched::Flow;
 use crate::service::ServiceKey;
 use crate::settings::Settings;
 use crate::tables::Tables;
@@ -40,6 +41,7 @@ pub struct Room {
     pub(crate) key: Tuple,
     pub(crate) addr: AddrKey,
     pub(crate) service: ServiceKey,
+    pub(crate) flow: Flow,
     pub(crate) query: RouteQuery,
     pub(crate) way: Way,
     /// The template of the connection in the making, or [`NONE`].

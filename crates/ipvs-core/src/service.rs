@@ -124,6 +124,14 @@ pub enum SchedulerKind {
     Failover = 7,
     /// Overflow connection.
     Overflow = 8,
+    /// Destination hashing.
+    DestinationHashing = 9,
+    /// Source hashing.
+    SourceHashing = 10,
+    /// Maglev hashing.
+    MaglevHashing = 11,
+    /// Power of two choices.
+    PowerOfTwo = 12,
 }
 
 impl SchedulerKind {
@@ -138,6 +146,10 @@ impl SchedulerKind {
         Self::NeverQueue,
         Self::Failover,
         Self::Overflow,
+        Self::DestinationHashing,
+        Self::SourceHashing,
+        Self::MaglevHashing,
+        Self::PowerOfTwo,
     ];
 
     /// ipvsadm's name.
@@ -152,6 +164,10 @@ impl SchedulerKind {
             Self::NeverQueue => "nq",
             Self::Failover => "fo",
             Self::Overflow => "ovf",
+            Self::DestinationHashing => "dh",
+            Self::SourceHashing => "sh",
+            Self::MaglevHashing => "mh",
+            Self::PowerOfTwo => "twos",
         }
     }
 
@@ -172,6 +188,10 @@ impl SchedulerKind {
             6 => Self::NeverQueue,
             7 => Self::Failover,
             8 => Self::Overflow,
+            9 => Self::DestinationHashing,
+            10 => Self::SourceHashing,
+            11 => Self::MaglevHashing,
+            12 => Self::PowerOfTwo,
             _ => Self::None,
         }
     }
@@ -198,8 +218,8 @@ pub struct Service {
     /// Largest weight, less the divisor, plus 1: where weighted round robin
     /// starts; 0 if no weight is positive.
     pub weight_top: u32,
-    /// Zero.
-    pub reserved: u32,
+    /// First block of its scheduler's hash table, or [`NONE`](crate::conn::NONE).
+    pub table: u32,
 }
 
 const _: () = assert!(size_of::<Service>() == 96);

@@ -47,6 +47,9 @@ pub trait Tables {
     fn scheduler_word(&self, service: u32) -> Option<&Cell<u64>>;
     /// The destination at this place of the member lists.
     fn member(&self, place: u32) -> Option<DestId>;
+    /// The destination in `slot` of the hash table that begins with `block`; none
+    /// if nobody has the slot, or there is no such table.
+    fn slot(&self, block: u32, slot: u32) -> Option<DestId>;
     /// A destination.
     fn dest(&self, id: DestId) -> Option<&Dest>;
     /// A destination's load.

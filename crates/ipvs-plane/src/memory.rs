@@ -6,11 +6,12 @@ use std::collections::HashMap;
 use std::convert::Infallible;
 
 use ipvs_core::addr::{Addr, AddrKey, Family};
-use ipvs_core::conn::{Conn, ConnFlags, ConnId, Found, Tuple};
+use ipvs_core::conn::{Conn, ConnFlags, ConnId, Found, NONE, Tuple};
 use ipvs_core::dest::{Dest, DestId, Load};
 use ipvs_core::expiry;
 use ipvs_core::hop::{CachedHop, RouteQuery, Way};
 use ipvs_core::near::Bucket;
+use ipvs_core::sched::table::BLOCK;
 use ipvs_core::service::{Service, ServiceKey};
 use ipvs_core::settings::Settings;
 use ipvs_core::stats::{Counters, LiveCounters};
@@ -58,6 +59,7 @@ pub struct MemoryTables<H> {
     services: HashMap<ServiceKey, Service>,
     service_slots: Vec<ServiceSlot>,
     members: Vec<DestId>,
+    blocks: HashMap<u32, Box<[DestId; BLOCK as usize]>>,
     dests: Vec<DestSlot>,
     addrs: HashMap<AddrKey, u32>,
     near: Box<[Bucket]>,
@@ -83,6 +85,7 @@ impl<H> MemoryTables<H> {
             services: HashMap::new(),
             service_slots: Vec::new(),
             members: Vec::new(),
+            blocks: HashMap::new(),
             dests: Vec::new(),
             addrs: HashMap::new(),
             near: (0..limits.near_buckets()).map(|_| Bucket::default()).collect(),
@@ -139,6 +142,11 @@ impl<H: Host> Tables for MemoryTables<H> {
 
     fn member(&self, place: u32) -> Option<DestId> {
         self.members.get(place as usize).copied()
+    }
+
+    fn slot(&self, block: u32, slot: u32) -> Option<DestId> {
+        let slots = self.blocks.get(&block.checked_add(slot / BLOCK)?)?;
+        slots.get((slot % BLOCK) as usize).copied().filter(|id| *id != NONE)
     }
 
     fn dest(&self, id: DestId) -> Option<&Dest> {
@@ -282,6 +290,24 @@ impl<H: Host> Store for MemoryTables<H> {
     fn put_member(&mut self, place: u32, dest: DestId) -> Result<(), Infallible> {
         *grown(&mut self.members, place) = dest;
         Ok(())
+    }
+
+    fn put_block(
+        &mut self,
+        block: u32,
+        slots: &[DestId; BLOCK as usize],
+    ) -> Result<(), Infallible> {
+        self.blocks.insert(block, Box::new(*slots));
+        Ok(())
+    }
+
+    fn remove_block(&mut self, block: u32) -> Result<(), Infallible> {
+        self.blocks.remove(&block);
+        Ok(())
+    }
+
+    fn blocks(&mut self) -> Vec<u32> {
+        self.blocks.keys().copied().collect()
     }
 
     fn put_dest(&mut self, id: DestId, dest: &Dest) -> Result<(), Infallible> {

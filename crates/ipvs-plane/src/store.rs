@@ -4,6 +4,7 @@
 use ipvs_core::addr::{Addr, AddrKey, Family};
 use ipvs_core::conn::{Conn, ConnId};
 use ipvs_core::dest::{Dest, DestId};
+use ipvs_core::sched::table::BLOCK;
 use ipvs_core::service::{Service, ServiceKey};
 use ipvs_core::settings::Settings;
 use ipvs_core::stats::Counters;
@@ -19,6 +20,9 @@ pub struct Limits {
     pub dests: u32,
     /// Places of all services' destination lists together.
     pub members: u32,
+    /// Blocks of all hash tables of schedulers together, 256 slots each: dh and sh
+    /// take one a service, mh 16. Only those in use take memory.
+    pub blocks: u32,
     /// Connections and templates.
     pub conns: u32,
 }
@@ -32,7 +36,13 @@ impl Limits {
 
 impl Default for Limits {
     fn default() -> Self {
-        Self { services: 1 << 14, dests: 1 << 17, members: 1 << 18, conns: 1 << 20 }
+        Self {
+            services: 1 << 14,
+            dests: 1 << 17,
+            members: 1 << 18,
+            blocks: 1 << 16,
+            conns: 1 << 20,
+        }
     }
 }
 
@@ -69,6 +79,10 @@ pub struct Account {
     pub base: Counters,
     /// The zero point.
     pub zero: Counters,
+    /// A destination's last weight that was not zero, or the weight it was added with.
+    pub last_weight: u32,
+    /// Zero.
+    pub reserved: u32,
 }
 
 /// Whose account.
@@ -99,6 +113,16 @@ pub trait Store {
     fn remove_service(&mut self, key: &ServiceKey) -> Result<(), Self::Error>;
     /// Sets one place of the member lists.
     fn put_member(&mut self, place: u32, dest: DestId) -> Result<(), Self::Error>;
+    /// Sets one block of the schedulers' hash tables.
+    fn put_block(
+        &mut self,
+        block: u32,
+        slots: &[DestId; BLOCK as usize],
+    ) -> Result<(), Self::Error>;
+    /// Removes a block that no packet looks into.
+    fn remove_block(&mut self, block: u32) -> Result<(), Self::Error>;
+    /// The blocks that are there, in no particular order.
+    fn blocks(&mut self) -> Vec<u32>;
     /// Sets a destination.
     fn put_dest(&mut self, id: DestId, dest: &Dest) -> Result<(), Self::Error>;
     /// Says what an address is used for: bits of

@@ -27,7 +27,13 @@ impl Host for NoHost {
 
 /// A director with a connection table of the kernel's default size.
 pub(crate) fn director() -> Registry<MemoryTables<NoHost>> {
-    let limits = Limits { services: 1 << 10, dests: 1 << 10, members: 1 << 12, conns: 1 << 12 };
+    let limits = Limits {
+        services: 1 << 10,
+        dests: 1 << 10,
+        members: 1 << 12,
+        blocks: 1 << 8,
+        conns: 1 << 12,
+    };
     let tables = MemoryTables::new(NoHost, limits).expect("memory for the tables");
     Registry::new(tables).expect("tables in memory take everything")
 }

@@ -8,15 +8,23 @@
 //! verifier does not follow an `Option` whose content is written in one
 //! callback and read after another.
 
+mod dh;
+mod flow;
 mod fo;
+mod hash;
 mod lc;
+mod mh;
 mod nq;
 mod ovf;
 mod rr;
 mod sed;
+mod sh;
+pub mod table;
+mod twos;
 mod wlc;
 mod wrr;
 
+pub use flow::Flow;
 pub use wrr::recomputed as wrr_recomputed;
 
 use crate::conn::NONE;
@@ -69,10 +77,10 @@ impl Candidate {
     }
 }
 
-/// The destination for a new connection of `service`, or [`NONE`] if none may
-/// be used.
+/// The destination for a new connection of `service` by the packets of `flow`,
+/// or [`NONE`] if none may be used.
 #[inline(never)]
-pub fn pick<T: Tables>(tables: &T, service: &Service) -> DestId {
+pub fn pick<T: Tables>(tables: &T, service: &Service, flow: &Flow) -> DestId {
     match service.kind() {
         SchedulerKind::None => NONE,
         SchedulerKind::RoundRobin => rr::pick(tables, service),
@@ -83,6 +91,10 @@ pub fn pick<T: Tables>(tables: &T, service: &Service) -> DestId {
         SchedulerKind::NeverQueue => nq::pick(tables, service),
         SchedulerKind::Failover => fo::pick(tables, service),
         SchedulerKind::Overflow => ovf::pick(tables, service),
+        SchedulerKind::DestinationHashing => dh::pick(tables, service, flow),
+        SchedulerKind::SourceHashing => sh::pick(tables, service, flow),
+        SchedulerKind::MaglevHashing => mh::pick(tables, service, flow),
+        SchedulerKind::PowerOfTwo => twos::pick(tables, service, flow),
     }
 }
 

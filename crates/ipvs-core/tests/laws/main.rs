@@ -10,6 +10,7 @@
 
 mod forwarding;
 mod ftp;
+mod hashing;
 mod history;
 mod hostile;
 mod packet;

@@ -4,7 +4,7 @@ use ipvs_core::addr::Family;
 use ipvs_core::command::Command;
 use ipvs_core::conn::NONE;
 use ipvs_core::dest::{DestKey, ForwardingMethod};
-use ipvs_core::sched;
+use ipvs_core::sched::{self, Flow};
 use ipvs_core::tables::Tables as _;
 use proptest::prelude::*;
 use proptest::sample::Index;
@@ -246,7 +246,7 @@ impl Pair {
     fn picks_agree(&mut self) -> Result<Option<u8>, TestCaseError> {
         let before = self.model.clone();
         let tables = self.world.tables();
-        let id = sched::pick(tables, tables.service(&Self::key()).unwrap());
+        let id = sched::pick(tables, tables.service(&Self::key()).unwrap(), &Flow::default());
         let picked = (id != NONE).then(|| tables.dest(id).unwrap().key.addr.v4_octets()[3]);
         prop_assert_eq!(
             picked,

@@ -26,6 +26,7 @@ pub(super) const MAPS: &[&str] = &[
     "IPVS_SERVICES",
     "IPVS_SCHED",
     "IPVS_MEMBERS",
+    "IPVS_SLOTS",
     "IPVS_DESTS",
     "IPVS_LOADS",
     "IPVS_COUNTERS",
@@ -125,6 +126,7 @@ impl Pins {
             ("IPVS_SCHED", limits.services),
             ("IPVS_SERVICE_ACCOUNTS", limits.services),
             ("IPVS_MEMBERS", limits.members),
+            ("IPVS_SLOTS", limits.blocks),
             ("IPVS_DESTS", limits.dests),
             // Each service and each destination may have one of its own.
             ("IPVS_ADDRS", limits.services.saturating_add(limits.dests)),

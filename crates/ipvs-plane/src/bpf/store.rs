@@ -10,6 +10,7 @@ use ipvs_core::conn::{Conn, ConnFlags, ConnId};
 use ipvs_core::dest::{Dest, DestId};
 use ipvs_core::errand::Errand;
 use ipvs_core::hop::RouteQuery;
+use ipvs_core::sched::table::BLOCK;
 use ipvs_core::service::{Service, ServiceKey};
 use ipvs_core::settings::Settings;
 use ipvs_core::stats::Counters;
@@ -35,6 +36,7 @@ pub(super) struct BpfStore {
     services: HashMap<MapData, [u8; size_of::<ServiceKey>()], [u8; size_of::<Service>()]>,
     scheduler: Records<8>,
     members: Array<MapData, u32>,
+    slots: HashMap<MapData, u32, [DestId; BLOCK as usize]>,
     dests: Records<{ size_of::<Dest>() }>,
     loads: Records<{ size_of::<LoadValues>() }>,
     counters: PerCpuArray<MapData, [u8; size_of::<Counters>()]>,
@@ -65,6 +67,7 @@ impl BpfStore {
             services: entries(&services)?,
             dests: take.entries_of("IPVS_DESTS")?,
             members: take.entries_of("IPVS_MEMBERS")?,
+            blocks: take.entries_of("IPVS_SLOTS")?,
             conns: take.entries_of("IPVS_CONNS")?,
         };
         Ok(Self {
@@ -72,6 +75,7 @@ impl BpfStore {
             services: take.wrap("IPVS_SERVICES", services)?,
             scheduler: take.typed("IPVS_SCHED")?,
             members: take.typed("IPVS_MEMBERS")?,
+            slots: take.typed("IPVS_SLOTS")?,
             dests: take.typed("IPVS_DESTS")?,
             loads: take.typed("IPVS_LOADS")?,
             counters: take.typed("IPVS_COUNTERS")?,
@@ -229,6 +233,21 @@ impl Store for BpfStore {
 
     fn put_member(&mut self, place: u32, dest: DestId) -> Result<(), MapError> {
         self.members.set(place, dest, 0)
+    }
+
+    fn put_block(&mut self, block: u32, slots: &[DestId; BLOCK as usize]) -> Result<(), MapError> {
+        self.slots.insert(block, slots, 0)
+    }
+
+    fn remove_block(&mut self, block: u32) -> Result<(), MapError> {
+        match self.slots.remove(&block) {
+            Err(MapError::KeyNotFound) => Ok(()),
+            other => other,
+        }
+    }
+
+    fn blocks(&mut self) -> Vec<u32> {
+        self.slots.keys().filter_map(Result::ok).collect()
     }
 
     fn put_dest(&mut self, id: DestId, dest: &Dest) -> Result<(), MapError> {

@@ -9,6 +9,7 @@ use ipvs_core::settings::Settings;
 
 use super::addrs::Addrs;
 use super::ids::{Ids, Runs};
+use super::own::Own;
 use super::trash::Trash;
 use super::{Entry, Registry, Run};
 use crate::store::Store;
@@ -66,6 +67,7 @@ impl<S: Store> Registry<S> {
                     id: service.id,
                     serial,
                     run,
+                    own: Own::found(service.kind(), service.table),
                     dests,
                 },
             );
@@ -76,7 +78,7 @@ impl<S: Store> Registry<S> {
         for (id, dest) in found.dests.iter().filter(|(_, dest)| !ids.contains(&dest.service)) {
             trash.put(*id, dest.key, ServiceKey::default(), 0, now);
         }
-        Self {
+        let mut registry = Self {
             store,
             settings: found.settings,
             services,
@@ -86,7 +88,10 @@ impl<S: Store> Registry<S> {
             service_ids,
             dest_ids,
             runs,
+            blocks: Runs::new(limits.blocks),
             serial,
-        }
+        };
+        registry.adopt_owned();
+        registry
     }
 }

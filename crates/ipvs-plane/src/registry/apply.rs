@@ -8,18 +8,19 @@ use ipvs_core::command::{Command, CommandError, TimeoutEdit};
 use ipvs_core::conn::ConnFlags;
 use ipvs_core::dest::{Dest, DestId, DestKey, DestSpec};
 use ipvs_core::proto::tcp;
-use ipvs_core::sched;
+use ipvs_core::sched::{self, table};
 use ipvs_core::service::{SchedulerKind, ServiceKey, ServiceSpec};
 use ipvs_core::settings::Settings;
 use ipvs_core::snapshot::Refused;
 
+use super::own::{Own, Owned};
 use super::trash::Trashed;
 use super::{Entry, Registry, Run, check};
 use crate::store::{Account, Owner, Store};
 
 /// What an edit does to the memory of a service's scheduler.
 #[derive(Clone, Copy, Debug)]
-enum MemoryEdit {
+pub(super) enum MemoryEdit {
     /// It is bound anew.
     Reset,
     /// A destination was added or edited.
@@ -30,16 +31,18 @@ enum MemoryEdit {
 
 /// Edits that are checked, but not yet in the tables.
 #[derive(Debug)]
-struct Draft {
+pub(super) struct Draft {
     /// Touched services; `None` for a deleted one.
-    services: HashMap<ServiceKey, Option<Entry>>,
+    pub(super) services: HashMap<ServiceKey, Option<Entry>>,
     /// Added and edited destinations.
-    dests: HashMap<DestId, Dest>,
+    pub(super) dests: HashMap<DestId, Dest>,
+    /// The last weights of these that were not zero, or the weight they were added with.
+    pub(super) last_weights: HashMap<DestId, u32>,
     /// Destinations to be cleared before they are listed.
     reset: Vec<(DestId, Reset)>,
     /// Destinations that left their service.
     deleted: Vec<(DestId, ServiceKey, u64)>,
-    memory: Vec<(ServiceKey, MemoryEdit)>,
+    pub(super) memory: Vec<(ServiceKey, MemoryEdit)>,
     zero: Vec<Option<ServiceKey>>,
     settings: Settings,
     taken_services: Vec<u32>,
@@ -64,6 +67,7 @@ impl<S: Store> Registry<S> {
         let mut draft = Draft {
             services: HashMap::new(),
             dests: HashMap::new(),
+            last_weights: HashMap::new(),
             reset: Vec::new(),
             deleted: Vec::new(),
             memory: Vec::new(),
@@ -154,6 +158,7 @@ impl<S: Store> Registry<S> {
             id,
             serial: self.serial,
             run: Run::default(),
+            own: Own::Nothing,
             dests: Vec::new(),
         };
         draft.services.insert(*key, Some(entry));
@@ -170,6 +175,9 @@ impl<S: Store> Registry<S> {
         let mut entry = self.entry(draft, key)?;
         let kind = check::service(key, spec)?;
         if kind != entry.kind {
+            if entry.dests.len() > table::max_dests(kind) as usize {
+                return Err(CommandError::Invalid);
+            }
             draft.memory.push((*key, MemoryEdit::Reset));
         }
         entry.kind = kind;
@@ -234,6 +242,7 @@ impl<S: Store> Registry<S> {
             tunnel_source,
         };
         draft.dests.insert(id, dest);
+        draft.last_weights.insert(id, spec.weight.unsigned_abs());
         entry.dests.push(id);
         draft.services.insert(*service, Some(entry));
         draft.memory.push((*service, MemoryEdit::Changed));
@@ -271,6 +280,9 @@ impl<S: Store> Registry<S> {
         dest.spec = *spec;
         dest.tunnel_source = self.store.source_towards(key.family(), key.addr);
         draft.dests.insert(id, dest);
+        if spec.weight != 0 {
+            draft.last_weights.insert(id, spec.weight.unsigned_abs());
+        }
         draft.services.insert(*service, Some(entry));
         draft.memory.push((*service, MemoryEdit::Changed));
         Ok(())
@@ -303,11 +315,21 @@ impl<S: Store> Registry<S> {
                 return Err(error);
             }
         };
-        self.write(&draft, &runs).map_err(|error| {
+        let owned = match self.take_owned(&mut draft) {
+            Ok(owned) => owned,
+            Err(error) => {
+                let taken = runs.iter().filter_map(|key| draft.services.get(key)?.as_ref());
+                taken.for_each(|entry| self.runs.retire(entry.run));
+                self.abandon(draft);
+                return Err(error);
+            }
+        };
+        self.write(&draft, &runs, &owned).map_err(|error| {
             tracing::error!(%error, "a table could not be written");
             CommandError::Plane
         })?;
         self.addrs.stale |= draft.services.values().any(Option::is_none);
+        self.retire_owned(owned);
         let now = self.store.now();
         for (id, service, serial) in &draft.deleted {
             if let Some(dest) = self.dests.get_mut(id) {
@@ -366,12 +388,14 @@ impl<S: Store> Registry<S> {
         Ok(changed)
     }
 
-    fn write(&mut self, draft: &Draft, runs: &[ServiceKey]) -> Result<(), S::Error> {
+    fn write(&mut self, draft: &Draft, runs: &[ServiceKey], owned: &Owned) -> Result<(), S::Error> {
         let listed = draft.services.iter().filter(|(_, touched)| touched.is_some());
         self.add_addrs(listed.map(|(key, _)| key), draft.dests.values())?;
         for (id, reset) in &draft.reset {
             self.write_reset(*id, *reset, draft)?;
         }
+        self.write_last_weights(&draft.last_weights)?;
+        self.write_owned(owned)?;
         for (id, dest) in &draft.dests {
             self.store.put_dest(*id, dest)?;
             self.store.forget_hop(*id)?;
@@ -458,7 +482,9 @@ impl<S: Store> Registry<S> {
             (SchedulerKind::WeightedRoundRobin, _) => {
                 sched::wrr_recomputed(word, record.weight_gcd, record.weight_top)
             }
-            (_, MemoryEdit::Removed(place, len)) => sched::memory::after_removal(word, place, len),
+            (SchedulerKind::RoundRobin, MemoryEdit::Removed(place, len)) => {
+                sched::memory::after_removal(word, place, len)
+            }
             _ => word,
         };
         self.store.put_scheduler_memory(entry.id, word)

@@ -99,6 +99,11 @@ impl Runs {
         }
     }
 
+    /// The places that fell free since the last `reclaim`.
+    pub(super) fn resting(&self) -> impl Iterator<Item = u32> {
+        self.limbo.iter().flat_map(|run| run.first..run.first + run.len)
+    }
+
     pub(super) fn reclaim(&mut self) {
         for run in std::mem::take(&mut self.limbo) {
             self.put(run);

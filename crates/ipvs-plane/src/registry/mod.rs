@@ -9,6 +9,7 @@ pub mod adopt;
 mod apply;
 mod check;
 mod ids;
+mod own;
 mod status;
 #[cfg(test)]
 mod tests;
@@ -23,6 +24,7 @@ use ipvs_core::settings::Settings;
 use crate::store::Store;
 use addrs::Addrs;
 use ids::{Ids, Runs};
+use own::Own;
 use trash::Trash;
 
 /// The places of a service's destinations in the member lists.
@@ -42,6 +44,7 @@ struct Entry {
     /// Tells this service from an earlier one with the same key.
     serial: u64,
     run: Run,
+    own: Own,
     dests: Vec<DestId>,
 }
 
@@ -58,7 +61,7 @@ impl Entry {
             len: self.run.len,
             weight_gcd: gcd,
             weight_top: top,
-            reserved: 0,
+            table: self.own.place(),
         }
     }
 }
@@ -93,6 +96,8 @@ pub struct Registry<S> {
     service_ids: Ids,
     dest_ids: Ids,
     runs: Runs,
+    /// Blocks of hash tables.
+    blocks: Runs,
     serial: u64,
 }
 
@@ -110,6 +115,7 @@ impl<S: Store> Registry<S> {
             service_ids: Ids::new(limits.services),
             dest_ids: Ids::new(limits.dests),
             runs: Runs::new(limits.members),
+            blocks: Runs::new(limits.blocks),
             serial: 0,
         };
         registry.store.put_settings(&registry.settings)?;
@@ -183,5 +189,6 @@ impl<S: Store> Registry<S> {
         self.service_ids.reclaim();
         self.dest_ids.reclaim();
         self.runs.reclaim();
+        self.reclaim_owned();
     }
 }

@@ -15,7 +15,7 @@ use ipvs_core::time::{Instant, Millis};
 use super::Registry;
 use super::adopt::Found;
 use crate::memory::{Host, MemoryTables};
-use crate::store::Limits;
+use crate::store::{Limits, Store as _};
 
 /// A host that knows the time and nothing else.
 #[derive(Debug, Default)]
@@ -37,7 +37,7 @@ impl Host for Clock {
 
 type Tested = Registry<MemoryTables<Clock>>;
 
-const LIMITS: Limits = Limits { services: 2, dests: 4, members: 16, conns: 4 };
+const LIMITS: Limits = Limits { services: 2, dests: 4, members: 16, blocks: 40, conns: 4 };
 
 fn registry() -> Tested {
     Registry::new(MemoryTables::new(Clock::default(), LIMITS).unwrap()).unwrap()
@@ -189,6 +189,50 @@ fn what_a_deleted_service_left_is_freed_after_its_connections_under_a_new_daemon
     refer_to(&second, id, 0);
     pass_time(&mut second, 4);
     second.apply(&add_all).unwrap();
+}
+
+fn rebind(scheduler: &str) -> Command {
+    let Command::AddService(key, spec) = add_service(80) else { unreachable!() };
+    Command::EditService(key, ServiceSpec { scheduler: Name::from(scheduler), ..spec })
+}
+
+/// What a new daemon finds of the only service.
+fn found(registry: &Tested) -> Found {
+    let record = *registry.store().service(&service(80)).unwrap();
+    let dests = registry.listed_dests().map(|(id, dest)| (id, *dest)).collect();
+    let list = registry.services.get(&service(80)).unwrap().dests.clone();
+    Found { services: vec![(record, list)], dests, ..Found::default() }
+}
+
+#[test]
+fn a_new_daemon_keeps_hash_tables_and_the_weights_they_go_by_and_frees_what_is_left_over() {
+    let mut first = registry();
+    first.apply(&[add_service(80), rebind("mh"), add_dest(80, 1), add_dest(80, 2)]).unwrap();
+    let Command::AddDest(_, _, spec) = add_dest(80, 1) else { unreachable!() };
+    let quiesce =
+        |number| Command::EditDest(service(80), dest(number), DestSpec { weight: 0, ..spec });
+    // The blocks of the first table rest, and the daemon dies before it frees them.
+    first.apply(&[quiesce(1)]).unwrap();
+    assert_eq!(first.store.blocks().len(), 32);
+    let slots = |registry: &Tested| -> Vec<_> {
+        let table = registry.store().service(&service(80)).unwrap().table;
+        (0..4093).map(|slot| registry.store().slot(table, slot)).collect()
+    };
+    let before = slots(&first);
+    assert!(before.iter().all(Option::is_some));
+
+    let found = found(&first);
+    let mut second = Registry::adopt(first.store, found);
+    assert_eq!(second.store.blocks().len(), 16);
+    assert_eq!(slots(&second), before);
+    // Both weights are 0 now, and the table is still that of their last ones.
+    second.apply(&[quiesce(2)]).unwrap();
+    second.tick();
+    assert_eq!(slots(&second), before);
+    assert_eq!(second.store.blocks().len(), 16);
+    second.apply(&[rebind("rr")]).unwrap();
+    second.tick();
+    assert_eq!(second.store.blocks(), []);
 }
 
 #[test]
