@@ -8,6 +8,7 @@ use ipvs_core::conn::{Conn, Tuple};
 use ipvs_core::dest::{Dest, Load};
 use ipvs_core::director::Scratch;
 use ipvs_core::hop::CachedHop;
+use ipvs_core::mark::{self, MarkRule};
 use ipvs_core::near::Bucket;
 use ipvs_core::sched::table::BLOCK;
 use ipvs_core::service::{Service, ServiceKey};
@@ -54,6 +55,9 @@ pub(crate) static IPVS_MEMBERS: Array<u32, 262_144> = Array::new();
 /// Blocks of the schedulers' hash tables.
 #[btf_map]
 pub(crate) static IPVS_SLOTS: HashMap<u32, [u32; BLOCK as usize], 65536, COPIED> = HashMap::new();
+/// Mark rules; an edit writes the new list beside the old one.
+#[btf_map]
+pub(crate) static IPVS_MARKS: Array<MarkRule, { mark::PLACES as usize }> = Array::new();
 #[btf_map]
 pub(crate) static IPVS_DESTS: Array<Dest, 131_072, ALIGNED> = Array::new();
 #[btf_map]

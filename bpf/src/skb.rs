@@ -6,7 +6,7 @@ use core::ffi::c_void;
 use aya_ebpf::bindings::__sk_buff;
 use aya_ebpf::helpers::generated as helpers;
 use ipvs_core::addr::{Addr, Family};
-use ipvs_core::director;
+use ipvs_core::director::{self, Arrival};
 use ipvs_core::tables::Tables as _;
 use ipvs_core::verdict::{Reason, Verdict};
 use ipvs_wire::checksum::Delta;
@@ -49,7 +49,8 @@ const AF_INET6: u32 = 10;
 struct SkBuff {
     len: u32,
     pkt_type: u32,
-    unused: [u32; 8],
+    mark: u32,
+    unused: [u32; 7],
     ifindex: u32,
     unused2: [u32; 8],
     data: u32,
@@ -89,6 +90,17 @@ impl SkbFrame {
     fn end(&self) -> usize {
         // SAFETY: the context is this program's.
         unsafe { (*self.ctx).data_end as usize }
+    }
+
+    /// Marks a packet that is not marked: filters of the queueing discipline that
+    /// it leaves through see it.
+    #[inline(always)]
+    fn give_mark(&self, mark: u32) {
+        // SAFETY: the context is this program's.
+        let present = unsafe { &mut (*self.ctx).mark };
+        if mark != 0 && *present == 0 {
+            *present = mark;
+        }
     }
 
     /// Makes the first `len` octets reachable, or all if there are fewer.
@@ -232,7 +244,9 @@ extern "C" fn ipvs_tc(ctx: *mut SkBuff) -> i32 {
     frame.pull(HEADERS_LEN);
     let maps = Maps::<true> { ctx: ctx.cast(), ifindex, settings };
     let Some(scratch) = maps::scratch() else { return TC_ACT_UNSPEC };
-    match director::handle(&mut frame, &maps, scratch, ifindex, kernel::now(settings)) {
+    // SAFETY: the context is this program's.
+    let arrival = Arrival { ifindex, mark: unsafe { (*ctx).mark } };
+    match director::handle(&mut frame, &maps, scratch, arrival, kernel::now(settings)) {
         Verdict::Pass(_) => TC_ACT_UNSPEC,
         Verdict::Drop(_) => TC_ACT_SHOT,
         Verdict::Defer(Reason::DeferredFragment) => {
@@ -243,9 +257,13 @@ extern "C" fn ipvs_tc(ctx: *mut SkBuff) -> i32 {
             maps.count(Reason::TooLong);
             TC_ACT_SHOT
         }
-        // SAFETY: the helper has no precondition.
-        Verdict::Send { ifindex, .. } => unsafe { helpers::bpf_redirect(ifindex, 0) as i32 },
+        Verdict::Send { ifindex, .. } => {
+            frame.give_mark(scratch.mark());
+            // SAFETY: the helper has no precondition.
+            unsafe { helpers::bpf_redirect(ifindex, 0) as i32 }
+        }
         Verdict::Resolve { ifindex } => {
+            frame.give_mark(scratch.mark());
             let (family, next) = scratch.neighbour();
             let family = match family {
                 Family::V4 => AF_INET,

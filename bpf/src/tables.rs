@@ -8,6 +8,7 @@ use ipvs_core::addr::AddrKey;
 use ipvs_core::conn::{Conn, ConnId, Found, NONE, Tuple};
 use ipvs_core::dest::{Dest, DestId, Load};
 use ipvs_core::hop::{CachedHop, RouteQuery, Way};
+use ipvs_core::mark::MarkRule;
 use ipvs_core::near::Bucket;
 use ipvs_core::sched::table::BLOCK;
 use ipvs_core::service::{Service, ServiceKey};
@@ -46,6 +47,11 @@ impl<const RESOLVES: bool> Tables for Maps<RESOLVES> {
     fn service(&self, key: &ServiceKey) -> Option<&Service> {
         // SAFETY: an element that is replaced stays readable until the program ends.
         unsafe { maps::IPVS_SERVICES.get(key) }
+    }
+
+    #[inline(always)]
+    fn mark_rule(&self, place: u32) -> Option<&MarkRule> {
+        maps::IPVS_MARKS.get(place)
     }
 
     #[inline(always)]

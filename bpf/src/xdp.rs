@@ -2,7 +2,7 @@
 
 use aya_ebpf::bindings::{xdp_action, xdp_md};
 use aya_ebpf::helpers::generated as helpers;
-use ipvs_core::director;
+use ipvs_core::director::{self, Arrival};
 use ipvs_core::verdict::Verdict;
 use ipvs_wire::{Buffer, Outer, ethernet};
 
@@ -110,7 +110,8 @@ extern "C" fn ipvs_xdp(ctx: *mut xdp_md) -> u32 {
     let maps = Maps::<false> { ctx: ctx.cast(), ifindex, settings };
     let Some(scratch) = maps::scratch() else { return xdp_action::XDP_PASS };
     let mut frame = XdpFrame { ctx };
-    match director::handle(&mut frame, &maps, scratch, ifindex, kernel::now(settings)) {
+    match director::handle(&mut frame, &maps, scratch, Arrival::by(ifindex), kernel::now(settings))
+    {
         // The TC program behind it can do what this one cannot.
         Verdict::Pass(_) | Verdict::Resolve { .. } | Verdict::Defer(_) => xdp_action::XDP_PASS,
         Verdict::Drop(_) => xdp_action::XDP_DROP,

@@ -12,6 +12,7 @@ const USAGE: &str =
     "Usage: ipvs demo [OPTIONS]      watch it balance in namespaces (see ipvs demo --help)
        ipvs daemon [OPTIONS]    run a director (see ipvs daemon --help)
        ipvs status              how packets get in, and what became of them
+       ipvs mark COMMAND        firewall marks by rules of our own (see ipvs mark --help)
        ipvs detach              remove the eBPF plane that a daemon left
        ipvs sysctl [ARGUMENTS]  read and change net.ipv4.vs (see ipvs sysctl -h)
        ipvs adm ARGUMENTS...    what ipvsadm does (see ipvs adm -h)
@@ -39,7 +40,7 @@ pub fn run(mut args: Vec<OsString>) -> ExitCode {
             settings(args)
         }
         Some("demo") => demo::run(args),
-        Some("daemon" | "detach" | "status") => daemon::run(args),
+        Some("daemon" | "detach" | "status" | "mark") => daemon::run(args),
         Some("-h" | "--help" | "help") => usage(&mut io::stdout(), 0),
         _ => usage(&mut io::stderr(), 2),
     }

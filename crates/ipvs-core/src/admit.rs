@@ -12,7 +12,7 @@ use crate::service::{Service, ServiceFlags, ServiceKey};
 use crate::tables::{Linked, Tables};
 use crate::time::Millis;
 use crate::verdict::Reason;
-use crate::{expiry, near, persistence, proto, sched};
+use crate::{expiry, mark, near, persistence, proto, sched};
 
 /// How long a new connection lives before its first transition.
 const NEWBORN: Millis = Millis(3_000);
@@ -38,6 +38,7 @@ pub(crate) fn admit<B: Buffer, T: Tables>(
             id => return Ok(id),
         }
     }
+    mark::apply(packet, tables);
     let Some(service) = service_of(packet, tables) else {
         return Err(direct_reply(packet, tables));
     };
@@ -54,7 +55,10 @@ pub(crate) fn admit<B: Buffer, T: Tables>(
         return Err(Reason::NotStarting);
     }
     let persistent = service.has(ServiceFlags::PERSISTENT);
-    if !persistent && service.key.port != packet.headers.destination_port {
+    if !persistent
+        && !service.key.is_fwmark()
+        && service.key.port != packet.headers.destination_port
+    {
         let ftp = service.key.port == FTP;
         return Err(if ftp { Reason::NotStarting } else { Reason::NoDestination });
     }
@@ -91,8 +95,8 @@ pub(crate) fn admit<B: Buffer, T: Tables>(
     }
 }
 
-/// The service a packet is for: by address and port, else that of FTP for what
-/// may be its data, else that of all ports.
+/// The service a packet is for: by its mark, else by address and port, else that
+/// of FTP for what may be its data, else that of all ports.
 #[inline(always)]
 fn service_of<'t, B: Buffer, T: Tables>(
     packet: &mut Packet<'_, B>,
@@ -101,6 +105,13 @@ fn service_of<'t, B: Buffer, T: Tables>(
     let tuple = packet.tuple;
     let port = tuple.destination_port;
     let key = &mut packet.room.service;
+    let mark = packet.room.mark;
+    if mark != 0 {
+        *key = ServiceKey::fwmark(tuple.family(), mark);
+        if let Some(service) = tables.service(key) {
+            return Some(service);
+        }
+    }
     *key = ServiceKey::address(tuple.family(), tuple.protocol, tuple.destination, port);
     if let Some(service) = tables.service(key) {
         return Some(service);
@@ -168,7 +179,7 @@ fn connect<B: Buffer, T: Tables>(
     conn.timeout.set(NEWBORN.0);
     conn.rearm(packet.now);
     conn.dest_port.set(dest_port(service, dest, tuple.destination_port));
-    conn.fwmark.set(service.key.fwmark);
+    conn.fwmark.set(packet.room.mark);
     conn.control.set(NONE);
     start(conn, dest_id, flags);
     if flags & ConnFlags::HASHED != 0 {

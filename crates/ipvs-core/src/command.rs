@@ -1,6 +1,7 @@
 //! Edits of the configuration as plain values, and why one is refused.
 
 use crate::dest::{DestKey, DestSpec};
+use crate::mark::MarkRule;
 use crate::service::{ServiceKey, ServiceSpec};
 
 /// One edit. A list of them is applied wholly or not at all.
@@ -25,6 +26,12 @@ pub enum Command {
     Flush,
     /// `ipvsadm --set`: changes the timeouts that are not zero.
     SetTimeouts(TimeoutEdit),
+    /// `ipvs mark add`: adds a rule to the end of the list.
+    AddMarkRule(MarkRule),
+    /// `ipvs mark del`: takes the rule off the list.
+    DeleteMarkRule(MarkRule),
+    /// `ipvs mark flush`: takes every rule off the list.
+    FlushMarkRules,
 }
 
 /// The three timeouts of `ipvsadm --set`, in seconds; 0 leaves one as it is.
@@ -63,6 +70,12 @@ pub enum CommandError {
     /// The service has no such destination (`ENOENT`).
     #[error("no such destination")]
     NoSuchDest,
+    /// This mark rule is there (`EEXIST`).
+    #[error("mark rule already exists")]
+    MarkRuleExists,
+    /// There is no such mark rule (`ENOENT`).
+    #[error("no such mark rule")]
+    NoSuchMarkRule,
     /// A value is outside its range (`ERANGE`): negative weight, or a lower
     /// threshold above the upper one.
     #[error("value out of range")]

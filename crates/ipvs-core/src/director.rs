@@ -46,6 +46,9 @@ pub struct Room {
     pub(crate) way: Way,
     /// The template of the connection in the making, or [`NONE`].
     pub(crate) template: ConnId,
+    /// The packet's firewall mark, at first the one it came with, in the end the
+    /// one it is to leave with; 0 for none.
+    pub(crate) mark: u32,
 }
 
 impl Scratch {
@@ -53,6 +56,30 @@ impl Scratch {
     #[inline(always)]
     pub const fn neighbour(&self) -> (Family, Addr) {
         (self.room.way.next_family, self.room.way.next)
+    }
+
+    /// The firewall mark of the connection that the last packet went with: what
+    /// the packet leaves with where packets have marks. 0 for none.
+    #[inline(always)]
+    pub const fn mark(&self) -> u32 {
+        self.room.mark
+    }
+}
+
+/// How a frame came in.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Arrival {
+    /// The interface it came in by.
+    pub ifindex: u32,
+    /// The firewall mark it came with; 0 for none.
+    pub mark: u32,
+}
+
+impl Arrival {
+    /// By this interface, without a mark.
+    #[inline(always)]
+    pub const fn by(ifindex: u32) -> Self {
+        Self { ifindex, mark: 0 }
     }
 }
 
@@ -100,17 +127,17 @@ impl<B: Buffer> Packet<'_, B> {
     }
 }
 
-/// Takes the frame in `buf`, which came in by interface `ifindex`, through
-/// the director.
+/// Takes the frame in `buf`, which came in as `arrival` says, through the
+/// director.
 #[inline(always)]
 pub fn handle<B: Buffer, T: Tables>(
     buf: &mut B,
     tables: &T,
     scratch: &mut Scratch,
-    ifindex: u32,
+    arrival: Arrival,
     now: Instant,
 ) -> Verdict {
-    let outcome = decide(buf, tables, scratch, ifindex, now);
+    let outcome = decide(buf, tables, scratch, arrival, now);
     let verdict = outcome.verdict(scratch.room.way.hop.mtu);
     match verdict {
         Verdict::Pass(reason) | Verdict::Drop(reason) => tables.count(reason),
@@ -143,10 +170,11 @@ fn decide<B: Buffer, T: Tables>(
     buf: &mut B,
     tables: &T,
     scratch: &mut Scratch,
-    ifindex: u32,
+    arrival: Arrival,
     now: Instant,
 ) -> Outcome {
     let Scratch { headers, tuple, room } = scratch;
+    room.mark = arrival.mark;
     match headers.read(buf) {
         Ok(()) => {}
         Err(ParseError::NotIp) => return Outcome::pass(Reason::NotIp),
@@ -168,6 +196,7 @@ fn decide<B: Buffer, T: Tables>(
         return Outcome::pass(Reason::OtherProtocol);
     }
     *tuple = Tuple::of(headers);
+    let ifindex = arrival.ifindex;
     let mut packet = Packet { buf, headers, tuple, room, ifindex, now };
     let known = match live(&mut packet, tables) {
         Some((Found { reply: true, id }, conn)) => return reply(&mut packet, tables, id, conn),
@@ -284,6 +313,7 @@ fn request<B: Buffer, T: Tables>(
     }
     proto::transition(tables, conn, packet.headers, Direction::FromClient);
     conn.in_packets.set(conn.in_packets.get().wrapping_add(1));
+    packet.room.mark = conn.fwmark.get();
     conn.rearm(packet.now);
     forward::to_dest(packet, tables, id, conn, dest)
 }
@@ -324,6 +354,7 @@ fn reply<B: Buffer, T: Tables>(
         }
     }
     count_reply(packet, tables, conn, len);
+    packet.room.mark = conn.fwmark.get();
     forward::to_client(packet, tables, conn)
 }
 

@@ -24,6 +24,7 @@ mod forward;
 mod fragments;
 pub mod helper;
 pub mod hop;
+pub mod mark;
 pub mod name;
 pub mod near;
 pub mod persistence;

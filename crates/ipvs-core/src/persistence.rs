@@ -71,7 +71,7 @@ pub(crate) fn make<B: Buffer, T: Tables>(
     template.timeout.set(service.spec.timeout.saturating_mul(1000));
     template.rearm(packet.now);
     template.dest_port.set(if key.destination_port == 0 { 0 } else { dest.key.port });
-    template.fwmark.set(service.key.fwmark);
+    template.fwmark.set(packet.room.mark);
     template.control.set(NONE);
     admit::start(template, dest_id, flags);
     match tables.link(key, Found { id, reply: false }) {

@@ -92,6 +92,8 @@ pub struct Settings {
     pub sync_retries: u32,
     /// Interface by which the host takes in what the plane gives it; 0 for none.
     pub door: u32,
+    /// The [list](crate::mark::list) of mark rules; 0 if there are none.
+    pub mark_rules: u32,
 }
 
 impl Settings {
@@ -138,6 +140,7 @@ impl Settings {
         sync_refresh_period: 0,
         sync_retries: 0,
         door: 0,
+        mark_rules: 0,
     };
 
     /// What to add to the kernel's clock, in nanoseconds.

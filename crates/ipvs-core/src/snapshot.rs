@@ -3,6 +3,7 @@
 
 use crate::addr::{Addr, Family};
 use crate::dest::{DestKey, DestSpec};
+use crate::mark::MarkRule;
 use crate::service::{ServiceKey, ServiceSpec};
 use crate::stats::{Counters, Rates};
 use crate::sysctl::{self, SysctlError};
@@ -118,6 +119,11 @@ pub trait Control {
 
     /// Size of the connection table, in entries, as `ipvsadm` prints in its first line.
     fn table_size(&self) -> u32;
+
+    /// Calls `each` for every mark rule, in the order in which packets meet them.
+    fn mark_rules(&mut self, each: &mut dyn FnMut(&MarkRule)) {
+        let _ = each;
+    }
 
     /// Calls `each` with every line of words that an administrator should
     /// know: how packets get in, and why this way.

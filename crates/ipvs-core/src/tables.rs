@@ -5,7 +5,8 @@ use core::cell::Cell;
 use crate::addr::AddrKey;
 use crate::conn::{Conn, ConnId, Found, Tuple};
 use crate::dest::{Dest, DestId, Load};
-use crate::hop::{CachedHop, RouteQuery, Way};
+use crate::hop::{CachedHop, RouteQuery, Way, WayKind};
+use crate::mark::MarkRule;
 use crate::near::Bucket;
 use crate::service::{Service, ServiceKey};
 use crate::settings::Settings;
@@ -43,6 +44,8 @@ pub trait Tables {
     fn settings(&self) -> &Settings;
     /// The service with this key.
     fn service(&self, key: &ServiceKey) -> Option<&Service>;
+    /// The mark rule at this place.
+    fn mark_rule(&self, place: u32) -> Option<&MarkRule>;
     /// The scheduler's memory of the service at this place.
     fn scheduler_word(&self, service: u32) -> Option<&Cell<u64>>;
     /// The destination at this place of the member lists.
@@ -62,6 +65,12 @@ pub trait Tables {
     fn addr_use(&self, key: &AddrKey) -> u32;
     /// Asks the host's routing table; fills in `way`.
     fn route(&self, query: &RouteQuery, way: &mut Way);
+    /// Whether the destination in `query` is an address of the host, or is
+    /// reached by clients as if it were; `way` is room to find out.
+    fn is_local(&self, query: &RouteQuery, way: &mut Way) -> bool {
+        self.route(query, way);
+        way.kind == WayKind::Host
+    }
 
     /// The bucket of the [nearer memory](crate::near) for tuples whose hash
     /// begins with `hash`, if there is such a memory.

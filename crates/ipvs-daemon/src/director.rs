@@ -1,6 +1,7 @@
 //! The plane that this daemon drives, as clients see it.
 
 use ipvs_core::command::Command;
+use ipvs_core::mark::MarkRule;
 use ipvs_core::service::ServiceKey;
 use ipvs_core::snapshot::{ConnStatus, Control, DestStatus, Refused, ServiceStatus, Timeouts};
 use ipvs_core::sysctl::{self, SysctlError};
@@ -81,6 +82,10 @@ impl Control for Director {
 
     fn connections(&mut self, each: &mut dyn FnMut(ConnStatus)) {
         self.plane().connections(each);
+    }
+
+    fn mark_rules(&mut self, each: &mut dyn FnMut(&MarkRule)) {
+        self.plane().mark_rules(each);
     }
 
     fn timeouts(&mut self) -> Timeouts {

@@ -18,6 +18,7 @@ use crate::status::{self, Status};
 use crate::sync::{self, DaemonAttrs, SyncDaemon, SyncState};
 use crate::{conn, controller, setting};
 
+mod marks;
 mod proc;
 mod transport;
 
@@ -102,6 +103,9 @@ impl<T: Transport> Client<T> {
             Command::Zero(_) => command::ZERO,
             Command::Flush => command::FLUSH,
             Command::SetTimeouts(_) => command::SET_CONFIG,
+            Command::AddMarkRule(_) | Command::DeleteMarkRule(_) | Command::FlushMarkRules => {
+                return self.change_marks(core::slice::from_ref(edit));
+            }
         };
         let write = |writer: &mut Writer| match edit {
             Command::AddService(key, spec) | Command::EditService(key, spec) => {
@@ -118,7 +122,11 @@ impl<T: Transport> Client<T> {
                 service::write_key(writer, key);
                 dest::write_key(writer, dest);
             }
-            Command::Zero(None) | Command::Flush => {}
+            Command::Zero(None)
+            | Command::Flush
+            | Command::AddMarkRule(_)
+            | Command::DeleteMarkRule(_)
+            | Command::FlushMarkRules => {}
             Command::SetTimeouts(edit) => {
                 writer.u32(top::TIMEOUT_TCP, edit.tcp);
                 writer.u32(top::TIMEOUT_TCP_FIN, edit.tcp_fin);

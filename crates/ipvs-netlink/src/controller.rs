@@ -5,7 +5,7 @@ use rustix::io::Errno;
 
 use crate::attr::{Attrs, BadAttr, Policy, Table, Writer};
 use crate::message::{Header, answer};
-use crate::{conn, numbers};
+use crate::{conn, marks, numbers};
 
 /// Message type of the controller, fixed.
 pub const ID: u16 = 0x10;
@@ -95,6 +95,8 @@ const FAMILIES: [FamilyInfo; 3] = [
             (conn::GET_STATUS, ADMIN | DUMP),
             (conn::GET_SETTING, ADMIN | DO | DUMP),
             (conn::SET_SETTING, ADMIN | DO),
+            (marks::CHANGE_MARKS, ADMIN | DO),
+            (marks::GET_MARK, ADMIN | DUMP),
         ],
     },
 ];

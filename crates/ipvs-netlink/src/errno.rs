@@ -6,11 +6,14 @@ use rustix::io::Errno;
 /// The errno that the kernel gives where it refuses the same command.
 pub fn errno_of(error: CommandError) -> Errno {
     match error {
-        CommandError::ServiceExists | CommandError::DestExists => Errno::EXIST,
+        CommandError::ServiceExists | CommandError::DestExists | CommandError::MarkRuleExists => {
+            Errno::EXIST
+        }
         CommandError::NoSuchService => Errno::SRCH,
         CommandError::UnknownScheduler
         | CommandError::UnknownPersistenceEngine
-        | CommandError::NoSuchDest => Errno::NOENT,
+        | CommandError::NoSuchDest
+        | CommandError::NoSuchMarkRule => Errno::NOENT,
         CommandError::OutOfRange => Errno::RANGE,
         CommandError::Invalid => Errno::INVAL,
         CommandError::FamilyNotSupported => Errno::AFNOSUPPORT,

@@ -7,8 +7,9 @@
 //! use the same code. [`Client`] asks a daemon over a unix seqpacket socket, a
 //! real kernel over generic netlink, or a `Control` in the same process.
 //!
-//! Beside the kernel's family there is one of our own, [`conn`], [`status`] and
-//! settings, for what the kernel only shows in `/proc` or not at all. `docs/netlink.md` describes both.
+//! Beside the kernel's family there is one of our own, [`conn`], [`status`], [`marks`]
+//! and settings, for what the kernel only shows in `/proc` or not at all. `docs/netlink.md`
+//! describes both.
 //!
 //! The numbers of the kernel's interface (commands, attributes, connection
 //! flags) appear in this crate only.
@@ -21,6 +22,7 @@ pub mod conn;
 pub mod controller;
 pub mod dest;
 mod errno;
+pub mod marks;
 pub mod message;
 pub mod numbers;
 mod server;

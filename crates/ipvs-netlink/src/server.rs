@@ -12,7 +12,7 @@ use crate::message::{
 use crate::numbers::{self, MAX_TIMEOUT_SECS, command, info, top};
 use crate::service::{self, ServiceAttrs};
 use crate::sync::{DaemonAttrs, SyncState};
-use crate::{conn, controller, errno_of, setting, status};
+use crate::{conn, controller, errno_of, marks, setting, status};
 
 /// Length at which a dump begins a new datagram, in octets.
 ///
@@ -134,7 +134,12 @@ fn own(
 ) -> Result<Answered, Errno> {
     let is_known = matches!(
         request.command,
-        conn::GET_CONN | conn::GET_STATUS | conn::GET_SETTING | conn::SET_SETTING
+        conn::GET_CONN
+            | conn::GET_STATUS
+            | conn::GET_SETTING
+            | conn::SET_SETTING
+            | marks::CHANGE_MARKS
+            | marks::GET_MARK
     );
     if !is_known {
         return Err(Errno::OPNOTSUPP);
@@ -142,11 +147,16 @@ fn own(
     if access != Access::Admin {
         return Err(Errno::PERM);
     }
+    if request.command == marks::CHANGE_MARKS && !request.dump {
+        let edits = marks::read_edits(request.attrs)?;
+        control.apply(&edits).map_err(|refused| errno_of(refused.error))?;
+        return Ok(Answered::Plain);
+    }
     if !request.dump {
         settings(request, control, reply)?;
         return Ok(Answered::Plain);
     }
-    if request.command == conn::SET_SETTING {
+    if matches!(request.command, conn::SET_SETTING | marks::CHANGE_MARKS) {
         return Err(Errno::OPNOTSUPP);
     }
     let header = answer(request.header, conn::FAMILY_ID, flags::MULTI);
@@ -161,6 +171,10 @@ fn own(
     } else if request.command == conn::GET_SETTING {
         control.sysctls(&mut |name, value| {
             add(conn::NEW_SETTING, &|writer| setting::write(writer, name, value));
+        });
+    } else if request.command == marks::GET_MARK {
+        control.mark_rules(&mut |rule| {
+            add(marks::NEW_MARK, &|writer| marks::write(writer, rule));
         });
     } else {
         control.describe(&mut |line| {

@@ -7,6 +7,7 @@ mod support;
 use ipvs_core::addr::{Addr, Family};
 use ipvs_core::command::{Command, TimeoutEdit};
 use ipvs_core::dest::{DestKey, DestSpec};
+use ipvs_core::mark::MarkRule;
 use ipvs_core::service::{ServiceFlags, ServiceKey, ServiceSpec};
 use ipvs_core::snapshot::{ConnStatus, Timeouts};
 use ipvs_core::sysctl;
@@ -196,4 +197,17 @@ fn no_sync_daemon_is_listed() {
     let mut table = SmallTable::default();
     let mut client = Client::new(LocalTransport::new(&mut table)).unwrap();
     assert_eq!(client.sync_daemons().unwrap(), []);
+}
+
+#[test]
+fn mark_rules_come_back_in_their_order_and_edits_are_all_or_none() {
+    let mut table = SmallTable::default();
+    let mut client = Client::new(LocalTransport::new(&mut table)).unwrap();
+    let rule = |mark| MarkRule::any(Family::V6, mark, u32::MAX);
+    let add = |mark| Command::AddMarkRule(rule(mark));
+    client.change_marks(&[Command::FlushMarkRules, add(2), add(1), add(3)]).unwrap();
+    client.apply(&Command::DeleteMarkRule(rule(1))).unwrap();
+    assert_eq!(client.mark_rules().unwrap(), [rule(2), rule(3)]);
+    let refused = client.change_marks(&[Command::DeleteMarkRule(rule(9))]);
+    assert!(matches!(refused, Err(ClientError::Refused(Errno::NOENT))), "{refused:?}");
 }

@@ -9,7 +9,8 @@ use ipvs_core::addr::{Addr, AddrKey, Family};
 use ipvs_core::conn::{Conn, ConnFlags, ConnId, Found, NONE, Tuple};
 use ipvs_core::dest::{Dest, DestId, Load};
 use ipvs_core::expiry;
-use ipvs_core::hop::{CachedHop, RouteQuery, Way};
+use ipvs_core::hop::{CachedHop, RouteQuery, Way, WayKind};
+use ipvs_core::mark::MarkRule;
 use ipvs_core::near::Bucket;
 use ipvs_core::sched::table::BLOCK;
 use ipvs_core::service::{Service, ServiceKey};
@@ -30,6 +31,13 @@ pub trait Host {
     fn source_towards(&self, family: Family, addr: Addr) -> Addr;
     /// Now, on the plane's clock.
     fn now(&self) -> Instant;
+    /// Whether the destination in `query` is an address of the host, or is
+    /// reached by clients as if it were.
+    fn is_local(&self, query: &RouteQuery) -> bool {
+        self.route(query).kind == WayKind::Host
+    }
+    /// The number of the interface of this name.
+    fn interface(&self, name: &str) -> Option<u32>;
 }
 
 /// What belongs to one destination.
@@ -60,6 +68,7 @@ pub struct MemoryTables<H> {
     service_slots: Vec<ServiceSlot>,
     members: Vec<DestId>,
     blocks: HashMap<u32, Box<[DestId; BLOCK as usize]>>,
+    mark_rules: Vec<Option<MarkRule>>,
     dests: Vec<DestSlot>,
     addrs: HashMap<AddrKey, u32>,
     near: Box<[Bucket]>,
@@ -86,6 +95,7 @@ impl<H> MemoryTables<H> {
             service_slots: Vec::new(),
             members: Vec::new(),
             blocks: HashMap::new(),
+            mark_rules: Vec::new(),
             dests: Vec::new(),
             addrs: HashMap::new(),
             near: (0..limits.near_buckets()).map(|_| Bucket::default()).collect(),
@@ -136,6 +146,10 @@ impl<H: Host> Tables for MemoryTables<H> {
         self.services.get(key)
     }
 
+    fn mark_rule(&self, place: u32) -> Option<&MarkRule> {
+        self.mark_rules.get(place as usize)?.as_ref()
+    }
+
     fn scheduler_word(&self, service: u32) -> Option<&Cell<u64>> {
         self.service_slots.get(service as usize).map(|slot| &slot.word)
     }
@@ -171,6 +185,10 @@ impl<H: Host> Tables for MemoryTables<H> {
 
     fn route(&self, query: &RouteQuery, way: &mut Way) {
         *way = self.host.route(query);
+    }
+
+    fn is_local(&self, query: &RouteQuery, _: &mut Way) -> bool {
+        self.host.is_local(query)
     }
 
     fn near(&self, hash: u32) -> Option<&Bucket> {
@@ -285,6 +303,15 @@ impl<H: Host> Store for MemoryTables<H> {
     fn remove_service(&mut self, key: &ServiceKey) -> Result<(), Infallible> {
         self.services.remove(key);
         Ok(())
+    }
+
+    fn put_mark_rule(&mut self, place: u32, rule: &MarkRule) -> Result<(), Infallible> {
+        *grown(&mut self.mark_rules, place) = Some(*rule);
+        Ok(())
+    }
+
+    fn mark_rule_at(&mut self, place: u32) -> Option<MarkRule> {
+        self.mark_rules.get(place as usize).copied().flatten()
     }
 
     fn put_member(&mut self, place: u32, dest: DestId) -> Result<(), Infallible> {
@@ -403,5 +430,9 @@ impl<H: Host> Store for MemoryTables<H> {
 
     fn source_towards(&mut self, family: Family, addr: Addr) -> Addr {
         self.host.source_towards(family, addr)
+    }
+
+    fn interface(&mut self, name: &str) -> Option<u32> {
+        self.host.interface(name)
     }
 }

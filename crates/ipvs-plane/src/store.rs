@@ -4,6 +4,7 @@
 use ipvs_core::addr::{Addr, AddrKey, Family};
 use ipvs_core::conn::{Conn, ConnId};
 use ipvs_core::dest::{Dest, DestId};
+use ipvs_core::mark::MarkRule;
 use ipvs_core::sched::table::BLOCK;
 use ipvs_core::service::{Service, ServiceKey};
 use ipvs_core::settings::Settings;
@@ -111,6 +112,10 @@ pub trait Store {
     fn put_service(&mut self, service: &Service) -> Result<(), Self::Error>;
     /// Removes a service.
     fn remove_service(&mut self, key: &ServiceKey) -> Result<(), Self::Error>;
+    /// Sets one place of the mark rules.
+    fn put_mark_rule(&mut self, place: u32, rule: &MarkRule) -> Result<(), Self::Error>;
+    /// The mark rule at this place, if one was ever there.
+    fn mark_rule_at(&mut self, place: u32) -> Option<MarkRule>;
     /// Sets one place of the member lists.
     fn put_member(&mut self, place: u32, dest: DestId) -> Result<(), Self::Error>;
     /// Sets one block of the schedulers' hash tables.
@@ -156,4 +161,6 @@ pub trait Store {
     fn sweep(&mut self);
     /// The host's address towards `addr`: source of a tunnel's outer header.
     fn source_towards(&mut self, family: Family, addr: Addr) -> Addr;
+    /// The number of the interface of this name.
+    fn interface(&mut self, name: &str) -> Option<u32>;
 }

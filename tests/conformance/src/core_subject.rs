@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use anyhow::{Context as _, anyhow};
 use ipvs_core::addr::{Addr, Family};
-use ipvs_core::director::{self, Scratch};
+use ipvs_core::director::{self, Arrival, Scratch};
 use ipvs_core::hop::{RouteQuery, Way, WayKind};
 use ipvs_core::snapshot::Control;
 use ipvs_core::tables::Tables as _;
@@ -20,6 +20,7 @@ use ipvs_plane::store::{Limits, Store as _};
 
 use crate::case::{Frame, Output};
 use crate::host::Host;
+use crate::marks::{self, Meant};
 use crate::shell;
 use crate::subject::{Handled, Subject, Trouble};
 
@@ -63,6 +64,10 @@ impl memory::Host for Virtual {
         own.map_or(Addr::UNSPECIFIED, |own| Addr::from_ip(own).1)
     }
 
+    fn interface(&self, name: &str) -> Option<u32> {
+        self.host.interface(name).map(|it| it.index)
+    }
+
     fn now(&self) -> Instant {
         self.now
     }
@@ -102,11 +107,17 @@ impl CoreSubject {
 
 impl Subject for CoreSubject {
     fn command(&mut self, line: &str) -> Result<Output, Trouble> {
-        if shell::words(line).is_none() {
+        let Some(words) = shell::words(line) else {
             return Err(Trouble::Unsupported(format!("`{line}` needs a shell")));
-        }
+        };
         if let Some(output) = shell::plain(line, self.control()) {
             return Ok(output);
+        }
+        match marks::meant(&words) {
+            Meant::Other => {}
+            Meant::Unknown => return Err(marks::unknown(line)),
+            Meant::Nothing => return Ok(Output::default()),
+            Meant::Edits(edits) => return Ok(marks::apply(self.control(), &edits)?),
         }
         let host = &mut self.registry.store_mut().host.host;
         host.command(line)
@@ -122,14 +133,14 @@ impl Subject for CoreSubject {
         let entry = index(&frame.dev).with_context(|| format!("no interface {}", frame.dev))?;
         let mut scratch = Scratch::default();
         let mut buffer = Buffer::new(frame.octets.clone());
-        let now = tables.host.now;
-        let mut verdict = director::handle(&mut buffer, tables, &mut scratch, entry, now);
+        let (arrival, now) = (Arrival::by(entry), tables.host.now);
+        let mut verdict = director::handle(&mut buffer, tables, &mut scratch, arrival, now);
         if let Verdict::Defer(_) = verdict {
             match self.reassembly.take(&buffer, entry, now, |reason| tables.count(reason)) {
                 Some(whole) => buffer = whole,
                 None => return Ok(Handled::default()),
             }
-            verdict = director::handle(&mut buffer, tables, &mut scratch, entry, now);
+            verdict = director::handle(&mut buffer, tables, &mut scratch, arrival, now);
         }
         carry_out(verdict, buffer, tables, &scratch)
     }

@@ -6,6 +6,7 @@
 //!   commands while time is a value.
 //! * [`core_subject`]: the core alone, without a host or a clock.
 //! * [`host`]: the director's host in the topology of the recordings.
+//! * [`marks`]: the firewall's commands that mark packets, as rules of our own.
 //! * [`layout`], [`wire`]: the same network for real, in namespaces, and its
 //!   other ends.
 //! * [`namespace_subject`]: a data plane at work there, be it the one of
@@ -24,6 +25,7 @@ pub mod core_subject;
 pub mod decode;
 pub mod host;
 pub mod layout;
+pub mod marks;
 pub mod namespace_subject;
 pub mod plane;
 pub mod replay;

@@ -12,6 +12,7 @@ use crate::case::{Frame, Output};
 use crate::compare::made_by_host;
 use crate::host::Host;
 use crate::layout::Layout;
+use crate::marks::{self, Meant};
 use crate::shell;
 use crate::subject::{Handled, Subject, Trouble};
 use crate::wire::Wire;
@@ -37,6 +38,12 @@ pub trait Driven {
     /// Whether it asks and answers for neighbours itself, and announces
     /// addresses. That is its own business, and not compared.
     fn resolves(&self) -> bool {
+        false
+    }
+
+    /// Whether packets have passed the host's firewall before the plane has them,
+    /// with the marks that it gives. If not, rules of our own give them.
+    fn has_marks(&self) -> bool {
         false
     }
 
@@ -137,6 +144,15 @@ impl Subject for NamespaceSubject {
         }
         if shell::is_ours(line) {
             return Err(Trouble::Unsupported(format!("`{line}` needs a director of this host")));
+        }
+        if !self.driven.has_marks() {
+            let words = shell::words(line);
+            match words.as_deref().map_or(Meant::Other, marks::meant) {
+                Meant::Other => {}
+                Meant::Unknown => return Err(marks::unknown(line)),
+                Meant::Nothing => return Ok(Output::default()),
+                Meant::Edits(edits) => return Ok(marks::apply(self.driven.control(), &edits)?),
+            }
         }
         let output = self.on_host(line)?;
         if output.rc == 127 {

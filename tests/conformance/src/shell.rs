@@ -11,7 +11,9 @@ use crate::case::Output;
 /// The words of a line that is one plain command; `None` if it needs a shell.
 pub fn words(line: &str) -> Option<Vec<String>> {
     const SHELL: &[char] = &['|', '<', '>', ';', '&', '$', '*', '?', '`', '#', '~'];
-    if line.contains(SHELL) { None } else { shlex::split(line) }
+    // What stands between single quotes means itself.
+    let plain = line.split('\'').step_by(2).all(|part| !part.contains(SHELL));
+    if plain { shlex::split(line) } else { None }
 }
 
 /// Whether a line has to do with IPVS, so that a host alone cannot run it.
@@ -41,6 +43,8 @@ mod tests {
         let split = words("nft 'add chain ip m pre { }' \"a b\"").unwrap();
         assert_eq!(split, ["nft", "add chain ip m pre { }", "a b"]);
         assert_eq!(words("ipvsadm -Sn > /tmp/s1"), None);
+        assert_eq!(words("nft 'add chain { a; }'").unwrap(), ["nft", "add chain { a; }"]);
+        assert_eq!(words("nft 'list' > /tmp/s1"), None);
     }
 
     #[test]

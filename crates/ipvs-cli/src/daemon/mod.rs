@@ -1,5 +1,6 @@
-//! `ipvs daemon`, `ipvs detach` and `ipvs status`: the director's process.
+//! `ipvs daemon`, `ipvs detach`, `ipvs status` and `ipvs mark`: the director's process.
 
+mod mark;
 mod options;
 mod status;
 
@@ -32,6 +33,7 @@ pub fn run(args: Vec<OsString>) -> ExitCode {
         }
         Task::Detach(options) => said("ipvs detach", ipvs_daemon::detach(&options.pins)),
         Task::Status(options) => said("ipvs status", status::show(&options.socket)),
+        Task::Mark(options) => said("ipvs mark", mark::run(&options)),
     }
 }
 

@@ -22,6 +22,8 @@ pub(super) enum Task {
     Detach(Detach),
     /// Show how packets get in, and what became of them
     Status(Status),
+    /// Rules that give packets a firewall mark where no firewall has seen them
+    Mark(super::mark::Mark),
 }
 
 /// A data plane, as it is typed.

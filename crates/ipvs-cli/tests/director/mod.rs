@@ -20,6 +20,10 @@ impl Host for NoHost {
         Addr::UNSPECIFIED
     }
 
+    fn interface(&self, _: &str) -> Option<u32> {
+        None
+    }
+
     fn now(&self) -> Instant {
         Instant::default()
     }

@@ -55,7 +55,8 @@ pub(crate) fn no_destination<B: Buffer, T: Tables>(
     tables: &T,
 ) -> Outcome {
     let error = by_family(packet, IcmpError::V4_PORT_UNREACHABLE, IcmpError::V6_PORT_UNREACHABLE);
-    send(packet, tables, error, NONE, [Reason::SentUnreachable, Reason::NoDestination])
+    let marked = packet.room.mark != 0;
+    send(packet, tables, error, (NONE, marked), [Reason::SentUnreachable, Reason::NoDestination])
 }
 
 /// No route to the destination: host unreachable.
@@ -94,7 +95,7 @@ pub(crate) fn reassembly_failed<B: Buffer, T: Tables>(
         IcmpError::V4_REASSEMBLY_TIME_EXCEEDED,
         IcmpError::V6_REASSEMBLY_TIME_EXCEEDED,
     );
-    send(packet, tables, error, NONE, [Reason::SentTimeExceeded, Reason::FragmentTimeout])
+    send(packet, tables, error, (NONE, false), [Reason::SentTimeExceeded, Reason::FragmentTimeout])
 }
 
 /// A client's packet is longer than the path.
@@ -164,25 +165,42 @@ const fn by_family<B: Buffer>(packet: &Packet<'_, B>, v4: IcmpError, v6: IcmpErr
 /// Whose outgoing packets an error about a client's packet is counted among:
 /// the destination's, unless replies are translated. The quoted packet is then
 /// taken for one of its connection, as by the kernel (recorded).
+///
+/// And whether the connection was made under a mark.
 #[inline(always)]
-fn counted(conn: &Conn) -> DestId {
-    match ForwardingMethod::from_flags(conn.flags.get()) {
+fn counted(conn: &Conn) -> (DestId, bool) {
+    let dest = match ForwardingMethod::from_flags(conn.flags.get()) {
         ForwardingMethod::Masquerade => NONE,
         _ => conn.dest.get(),
-    }
+    };
+    (dest, conn.fwmark.get() != 0)
 }
 
-/// Sends the error from the address the packet was sent to.
+/// Sends the error from the address the packet was sent to. Under a mark that
+/// may be no address of the host: it then says nothing over IPv4 (recorded).
 #[inline(always)]
 fn send<B: Buffer, T: Tables>(
     packet: &mut Packet<'_, B>,
     tables: &T,
     error: IcmpError,
-    dest: DestId,
+    (dest, marked): (DestId, bool),
     [sent, unsent]: [Reason; 2],
 ) -> Outcome {
     let source = Addr::from_words(packet.headers.destination);
+    if marked && packet.headers.version == 4 && !is_own(packet, tables) {
+        return Outcome::drop(unsent);
+    }
     answer(packet, tables, &Report { error, source, ttl: TTL, sent, unsent, dest })
+}
+
+/// Whether the host has the address that the packet was sent to.
+#[inline(never)]
+fn is_own<B, T: Tables>(packet: &mut Packet<'_, B>, tables: &T) -> bool {
+    let room = &mut *packet.room;
+    room.query.family = Family::from_tag(packet.headers.version);
+    room.query.destination = Addr::from_words(packet.headers.destination);
+    room.query.source = Addr::UNSPECIFIED;
+    tables.is_local(&room.query, &mut room.way)
 }
 
 #[inline(never)]

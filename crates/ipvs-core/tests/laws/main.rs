@@ -13,6 +13,7 @@ mod ftp;
 mod hashing;
 mod history;
 mod hostile;
+mod marks;
 mod packet;
 mod scheduling;
 mod world;

@@ -7,7 +7,7 @@ use ipvs_core::addr::{Addr, Family};
 use ipvs_core::command::Command;
 use ipvs_core::conn::{Conn, ConnFlags, ConnId};
 use ipvs_core::dest::{DestId, DestKey, DestSpec, ForwardingMethod};
-use ipvs_core::director::{self, Scratch};
+use ipvs_core::director::{self, Arrival, Scratch};
 use ipvs_core::hop::{Hop, RouteQuery, Way, WayKind};
 use ipvs_core::name::Name;
 use ipvs_core::service::{ServiceKey, ServiceSpec};
@@ -87,6 +87,10 @@ impl memory::Host for Host {
 
     fn source_towards(&self, family: Family, _addr: Addr) -> Addr {
         addr(own_source(family))
+    }
+
+    fn interface(&self, _name: &str) -> Option<u32> {
+        None
     }
 
     fn now(&self) -> Instant {
@@ -208,8 +212,18 @@ impl World {
 
     /// Takes the frame through the director.
     pub(crate) fn handle(&mut self, frame: &mut Frame, ifindex: u32) -> Verdict {
+        self.arrive(frame, Arrival::by(ifindex))
+    }
+
+    /// The same for a frame that comes in as `arrival` says.
+    pub(crate) fn arrive(&mut self, frame: &mut Frame, arrival: Arrival) -> Verdict {
         let now = self.now();
-        director::handle(frame, self.registry.store(), &mut self.scratch, ifindex, now)
+        director::handle(frame, self.registry.store(), &mut self.scratch, arrival, now)
+    }
+
+    /// The mark that the last packet leaves with.
+    pub(crate) fn mark(&self) -> u32 {
+        self.scratch.mark()
     }
 
     /// Every destination that has a place, listed or not.

@@ -6,6 +6,7 @@ use std::net::IpAddr;
 use ipvs_core::addr::{Addr, Family};
 use ipvs_core::command::{Command, CommandError};
 use ipvs_core::dest::{DestKey, DestSpec, ForwardingMethod};
+use ipvs_core::mark::MarkRule;
 use ipvs_core::service::{ServiceKey, ServiceSpec};
 use ipvs_core::settings::Settings;
 use ipvs_core::snapshot::{ConnStatus, Control, DestStatus, Refused, ServiceStatus, Timeouts};
@@ -25,6 +26,8 @@ pub(crate) struct SmallTable {
     pub(crate) lines: Vec<&'static str>,
     /// What `packets_by_reason` says.
     pub(crate) packets: Vec<(Reason, u64)>,
+    /// Mark rules.
+    pub(crate) marks: Vec<MarkRule>,
 }
 
 impl Default for SmallTable {
@@ -32,7 +35,8 @@ impl Default for SmallTable {
         let timeouts = Timeouts { tcp: 900, tcp_fin: 120, udp: 300 };
         let (services, connections) = (Vec::new(), Vec::new());
         let settings = Settings::DEFAULT;
-        Self { services, timeouts, settings, connections, lines: Vec::new(), packets: Vec::new() }
+        let (lines, packets, marks) = (Vec::new(), Vec::new(), Vec::new());
+        Self { services, timeouts, settings, connections, lines, packets, marks }
     }
 }
 
@@ -98,6 +102,12 @@ impl SmallTable {
                 lay(&mut self.timeouts.tcp_fin, edit.tcp_fin);
                 lay(&mut self.timeouts.udp, edit.udp);
             }
+            Command::AddMarkRule(rule) => self.marks.push(rule),
+            Command::DeleteMarkRule(rule) => {
+                let at = self.marks.iter().position(|it| *it == rule);
+                self.marks.remove(at.ok_or(CommandError::NoSuchMarkRule)?);
+            }
+            Command::FlushMarkRules => self.marks.clear(),
         }
         Ok(())
     }
@@ -185,6 +195,10 @@ impl Control for SmallTable {
 
     fn connections(&mut self, each: &mut dyn FnMut(ConnStatus)) {
         self.connections.iter().for_each(|status| each(*status));
+    }
+
+    fn mark_rules(&mut self, each: &mut dyn FnMut(&MarkRule)) {
+        self.marks.iter().for_each(each);
     }
 
     fn timeouts(&mut self) -> Timeouts {

@@ -20,6 +20,7 @@ use ipvs_core::addr::{Addr, Family};
 use ipvs_core::command::Command;
 use ipvs_core::dest::{Dest, DestId};
 use ipvs_core::hop::RouteQuery;
+use ipvs_core::mark::MarkRule;
 use ipvs_core::service::ServiceKey;
 use ipvs_core::settings::Settings;
 use ipvs_core::snapshot::{ConnStatus, Control, DestStatus, Refused, ServiceStatus, Timeouts};
@@ -179,6 +180,10 @@ impl Control for BpfPlane {
         self.registry.connections(each);
     }
 
+    fn mark_rules(&mut self, each: &mut dyn FnMut(&MarkRule)) {
+        Control::mark_rules(&mut self.registry, each);
+    }
+
     fn timeouts(&mut self) -> Timeouts {
         self.registry.timeouts()
     }
@@ -223,6 +228,9 @@ impl Plane for BpfPlane {
         });
         if let Err(error) = changed {
             tracing::warn!(%error, "a change of routes is followed within a second, not at once");
+        }
+        if let Err(error) = self.registry.refresh_marks() {
+            tracing::warn!(%error, "mark rules do not follow a changed interface");
         }
         self.registry.refresh_sources();
         self.follow_dests();

@@ -27,6 +27,7 @@ pub(super) const MAPS: &[&str] = &[
     "IPVS_SCHED",
     "IPVS_MEMBERS",
     "IPVS_SLOTS",
+    "IPVS_MARKS",
     "IPVS_DESTS",
     "IPVS_LOADS",
     "IPVS_COUNTERS",

@@ -10,6 +10,7 @@ use ipvs_core::conn::{Conn, ConnFlags, ConnId};
 use ipvs_core::dest::{Dest, DestId};
 use ipvs_core::errand::Errand;
 use ipvs_core::hop::RouteQuery;
+use ipvs_core::mark::{self, MarkRule};
 use ipvs_core::sched::table::BLOCK;
 use ipvs_core::service::{Service, ServiceKey};
 use ipvs_core::settings::Settings;
@@ -37,6 +38,7 @@ pub(super) struct BpfStore {
     scheduler: Records<8>,
     members: Array<MapData, u32>,
     slots: HashMap<MapData, u32, [DestId; BLOCK as usize]>,
+    marks: Records<{ size_of::<MarkRule>() }>,
     dests: Records<{ size_of::<Dest>() }>,
     loads: Records<{ size_of::<LoadValues>() }>,
     counters: PerCpuArray<MapData, [u8; size_of::<Counters>()]>,
@@ -76,6 +78,7 @@ impl BpfStore {
             scheduler: take.typed("IPVS_SCHED")?,
             members: take.typed("IPVS_MEMBERS")?,
             slots: take.typed("IPVS_SLOTS")?,
+            marks: take.typed("IPVS_MARKS")?,
             dests: take.typed("IPVS_DESTS")?,
             loads: take.typed("IPVS_LOADS")?,
             counters: take.typed("IPVS_COUNTERS")?,
@@ -126,7 +129,10 @@ impl BpfStore {
             let key: AddrKey = transmute!(octets);
             addrs.insert(key, uses);
         }
-        Ok(Found { settings, services, dests, addrs })
+        let (first, len) = mark::places(settings.mark_rules);
+        let places = first..first.saturating_add(len);
+        let mark_rules = places.filter_map(|place| self.mark_rule_at(place)).collect();
+        Ok(Found { settings, services, dests, addrs, mark_rules })
     }
 
     /// Packets by reason.
@@ -229,6 +235,15 @@ impl Store for BpfStore {
             Err(MapError::KeyNotFound) => Ok(()),
             other => other,
         }
+    }
+
+    fn put_mark_rule(&mut self, place: u32, rule: &MarkRule) -> Result<(), MapError> {
+        let octets: [u8; size_of::<MarkRule>()] = transmute!(*rule);
+        self.marks.set(place, octets, 0)
+    }
+
+    fn mark_rule_at(&mut self, place: u32) -> Option<MarkRule> {
+        self.marks.get(&place, 0).ok().map(|octets| transmute!(octets))
     }
 
     fn put_member(&mut self, place: u32, dest: DestId) -> Result<(), MapError> {
@@ -353,5 +368,10 @@ impl Store for BpfStore {
             Ok(FoundRoute::Unicast { source: Some(source), .. }) => source,
             _ => Addr::UNSPECIFIED,
         }
+    }
+
+    fn interface(&mut self, name: &str) -> Option<u32> {
+        let links = Rtnetlink::open().and_then(|mut netlink| netlink.links()).ok()?;
+        links.iter().find(|link| link.name == name).map(|link| link.index)
     }
 }

@@ -200,6 +200,22 @@ impl Host for LinuxHost {
         }
     }
 
+    /// The kernel has no virtual address here: what clients on a link of ours
+    /// ask for, the plane answers to.
+    fn is_local(&self, query: &RouteQuery) -> bool {
+        let way = self.route(query);
+        let on_link = (way.next_family, way.next) == (query.family, query.destination);
+        match way.kind {
+            WayKind::Host => true,
+            WayKind::Known | WayKind::Unresolved => on_link,
+            WayKind::None => false,
+        }
+    }
+
+    fn interface(&self, name: &str) -> Option<u32> {
+        self.links.values().find(|link| link.name == name).map(|link| link.index)
+    }
+
     fn now(&self) -> Instant {
         let now = clock_gettime(ClockId::Monotonic);
         let nanos = u64::try_from(now.tv_sec).unwrap_or(0) * 1_000_000_000

@@ -4,11 +4,13 @@ use std::collections::{HashMap, HashSet};
 
 use ipvs_core::addr::AddrKey;
 use ipvs_core::dest::{Dest, DestId};
+use ipvs_core::mark::MarkRule;
 use ipvs_core::service::{Service, ServiceKey};
 use ipvs_core::settings::Settings;
 
 use super::addrs::Addrs;
 use super::ids::{Ids, Runs};
+use super::marks::Marks;
 use super::own::Own;
 use super::trash::Trash;
 use super::{Entry, Registry, Run};
@@ -25,6 +27,8 @@ pub struct Found {
     pub dests: HashMap<DestId, Dest>,
     /// What addresses are used for.
     pub addrs: HashMap<AddrKey, u32>,
+    /// Mark rules, in order.
+    pub mark_rules: Vec<MarkRule>,
 }
 
 impl<S: Store> Registry<S> {
@@ -78,6 +82,7 @@ impl<S: Store> Registry<S> {
         for (id, dest) in found.dests.iter().filter(|(_, dest)| !ids.contains(&dest.service)) {
             trash.put(*id, dest.key, ServiceKey::default(), 0, now);
         }
+        let rules = found.mark_rules.iter().copied().map(MarkRule::named).collect();
         let mut registry = Self {
             store,
             settings: found.settings,
@@ -89,6 +94,7 @@ impl<S: Store> Registry<S> {
             dest_ids,
             runs,
             blocks: Runs::new(limits.blocks),
+            marks: Marks::adopt(rules, found.settings.mark_rules),
             serial,
         };
         registry.adopt_owned();

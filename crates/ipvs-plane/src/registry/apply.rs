@@ -7,6 +7,7 @@ use ipvs_core::addr::Family;
 use ipvs_core::command::{Command, CommandError, TimeoutEdit};
 use ipvs_core::conn::ConnFlags;
 use ipvs_core::dest::{Dest, DestId, DestKey, DestSpec};
+use ipvs_core::mark::MarkRule;
 use ipvs_core::proto::tcp;
 use ipvs_core::sched::{self, table};
 use ipvs_core::service::{SchedulerKind, ServiceKey, ServiceSpec};
@@ -15,7 +16,7 @@ use ipvs_core::snapshot::Refused;
 
 use super::own::{Own, Owned};
 use super::trash::Trashed;
-use super::{Entry, Registry, Run, check};
+use super::{Entry, Registry, Run, check, marks};
 use crate::store::{Account, Owner, Store};
 
 /// What an edit does to the memory of a service's scheduler.
@@ -44,6 +45,8 @@ pub(super) struct Draft {
     deleted: Vec<(DestId, ServiceKey, u64)>,
     pub(super) memory: Vec<(ServiceKey, MemoryEdit)>,
     zero: Vec<Option<ServiceKey>>,
+    /// The mark rules, if they were touched.
+    marks: Option<Vec<MarkRule>>,
     settings: Settings,
     taken_services: Vec<u32>,
     taken_dests: Vec<u32>,
@@ -72,6 +75,7 @@ impl<S: Store> Registry<S> {
             deleted: Vec::new(),
             memory: Vec::new(),
             zero: Vec::new(),
+            marks: None,
             settings: self.settings,
             taken_services: Vec::new(),
             taken_dests: Vec::new(),
@@ -124,7 +128,18 @@ impl<S: Store> Registry<S> {
                 Ok(())
             }
             Command::SetTimeouts(edit) => set_timeouts(&mut draft.settings, edit),
+            Command::AddMarkRule(rule) => marks::add(self.drafted_marks(draft), rule),
+            Command::DeleteMarkRule(rule) => marks::delete(self.drafted_marks(draft), rule),
+            Command::FlushMarkRules => {
+                draft.marks = Some(Vec::new());
+                Ok(())
+            }
         }
+    }
+
+    /// The mark rules as the draft has them.
+    fn drafted_marks<'d>(&self, draft: &'d mut Draft) -> &'d mut Vec<MarkRule> {
+        draft.marks.get_or_insert_with(|| self.marks.rules.clone())
     }
 
     /// The service as the draft has it.
@@ -324,10 +339,19 @@ impl<S: Store> Registry<S> {
                 return Err(error);
             }
         };
-        self.write(&draft, &runs, &owned).map_err(|error| {
+        let failed = |error: S::Error| {
             tracing::error!(%error, "a table could not be written");
             CommandError::Plane
-        })?;
+        };
+        let list = match &draft.marks {
+            Some(rules) => self.write_marks(rules).map_err(failed)?,
+            None => None,
+        };
+        draft.settings.mark_rules = list.unwrap_or(draft.settings.mark_rules);
+        self.write(&draft, &runs, &owned).map_err(failed)?;
+        if let (Some(rules), Some(list)) = (draft.marks.take(), list) {
+            self.take_marks(rules, list);
+        }
         self.addrs.stale |= draft.services.values().any(Option::is_none);
         self.retire_owned(owned);
         let now = self.store.now();

@@ -9,6 +9,7 @@ pub mod adopt;
 mod apply;
 mod check;
 mod ids;
+mod marks;
 mod own;
 mod status;
 #[cfg(test)]
@@ -24,6 +25,7 @@ use ipvs_core::settings::Settings;
 use crate::store::Store;
 use addrs::Addrs;
 use ids::{Ids, Runs};
+use marks::Marks;
 use own::Own;
 use trash::Trash;
 
@@ -98,6 +100,7 @@ pub struct Registry<S> {
     runs: Runs,
     /// Blocks of hash tables.
     blocks: Runs,
+    marks: Marks,
     serial: u64,
 }
 
@@ -116,6 +119,7 @@ impl<S: Store> Registry<S> {
             dest_ids: Ids::new(limits.dests),
             runs: Runs::new(limits.members),
             blocks: Runs::new(limits.blocks),
+            marks: Marks::default(),
             serial: 0,
         };
         registry.store.put_settings(&registry.settings)?;
@@ -190,5 +194,6 @@ impl<S: Store> Registry<S> {
         self.dest_ids.reclaim();
         self.runs.reclaim();
         self.reclaim_owned();
+        self.marks.reclaim();
     }
 }

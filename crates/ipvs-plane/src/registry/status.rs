@@ -3,6 +3,7 @@
 use ipvs_core::command::Command;
 use ipvs_core::conn::{Conn, ConnFlags};
 use ipvs_core::dest::{Dest, DestId};
+use ipvs_core::mark::MarkRule;
 use ipvs_core::proto::{self, tcp};
 use ipvs_core::service::{ServiceFlags, ServiceKey};
 use ipvs_core::snapshot::{ConnStatus, Control, DestStatus, Refused, ServiceStatus, Timeouts};
@@ -81,6 +82,10 @@ impl<S: Store> Control for Registry<S> {
         self.store.each_conn(&mut |_, conn| {
             each(conn_status(conn, dests.get(&conn.dest.get()), now));
         });
+    }
+
+    fn mark_rules(&mut self, each: &mut dyn FnMut(&MarkRule)) {
+        self.marks.rules.iter().for_each(each);
     }
 
     fn timeouts(&mut self) -> Timeouts {

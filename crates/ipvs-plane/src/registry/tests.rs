@@ -6,6 +6,7 @@ use ipvs_core::addr::{Addr, AddrKey, AddrUse, Family};
 use ipvs_core::command::{Command, CommandError};
 use ipvs_core::dest::{DestId, DestKey, DestSpec};
 use ipvs_core::hop::{RouteQuery, Way};
+use ipvs_core::mark::{self, MarkRule};
 use ipvs_core::name::Name;
 use ipvs_core::service::{ServiceKey, ServiceSpec};
 use ipvs_core::snapshot::Control as _;
@@ -17,9 +18,9 @@ use super::adopt::Found;
 use crate::memory::{Host, MemoryTables};
 use crate::store::{Limits, Store as _};
 
-/// A host that knows the time and nothing else.
+/// A host that knows the time, and perhaps one interface.
 #[derive(Debug, Default)]
-struct Clock(Cell<Instant>);
+struct Clock(Cell<Instant>, Cell<Option<u32>>);
 
 impl Host for Clock {
     fn route(&self, _query: &RouteQuery) -> Way {
@@ -28,6 +29,10 @@ impl Host for Clock {
 
     fn source_towards(&self, _family: Family, _addr: Addr) -> Addr {
         Addr::UNSPECIFIED
+    }
+
+    fn interface(&self, _name: &str) -> Option<u32> {
+        self.1.get()
     }
 
     fn now(&self) -> Instant {
@@ -273,4 +278,68 @@ fn addresses_are_known_as_long_as_services_or_connections_have_them() {
     registry.apply(&[Command::DeleteService(service(81))]).unwrap();
     pass_time(&mut registry, 5);
     assert_eq!((uses(&registry, vip), uses(&registry, server)), (0, 0));
+}
+
+/// The list of mark rules as a packet sees it.
+fn marks(registry: &Tested) -> Vec<MarkRule> {
+    let (first, len) = mark::places(registry.settings().mark_rules);
+    (first..first + len).map(|place| *registry.store().mark_rule(place).unwrap()).collect()
+}
+
+fn on(interface: &[u8], mark: u32) -> MarkRule {
+    let mut rule = MarkRule::any(Family::V4, mark, u32::MAX);
+    rule.interface[..interface.len()].copy_from_slice(interface);
+    rule.named()
+}
+
+#[test]
+fn mark_rules_are_replaced_as_a_whole_in_other_places() {
+    let mut registry = registry();
+    let (one, two) = (on(b"", 1), on(b"", 2));
+    registry.apply(&[Command::AddMarkRule(one), Command::AddMarkRule(two)]).unwrap();
+    let before = mark::places(registry.settings().mark_rules).0;
+    assert_eq!(marks(&registry), [one, two]);
+    let error = registry.apply(&[Command::FlushMarkRules, Command::DeleteMarkRule(one)]);
+    assert_eq!(error.unwrap_err().error, CommandError::NoSuchMarkRule);
+    assert_eq!(marks(&registry), [one, two]);
+    registry.apply(&[Command::DeleteMarkRule(one), Command::AddMarkRule(one)]).unwrap();
+    assert_eq!(marks(&registry), [two, one]);
+    assert_ne!(mark::places(registry.settings().mark_rules).0, before, "a packet may look there");
+    let error = registry.apply(&[Command::AddMarkRule(two)]).unwrap_err().error;
+    assert_eq!(error, CommandError::MarkRuleExists);
+    registry.apply(&[Command::FlushMarkRules]).unwrap();
+    assert_eq!(registry.settings().mark_rules, 0);
+}
+
+#[test]
+fn as_many_mark_rules_as_there_may_be_can_be_replaced_again_and_again() {
+    let mut registry = registry();
+    let all = || (1..=mark::MAX_RULES).map(|number| Command::AddMarkRule(on(b"", number)));
+    for _ in 0..9 {
+        let commands: Vec<_> = std::iter::once(Command::FlushMarkRules)
+            .chain(all().rev())
+            .chain([Command::FlushMarkRules])
+            .chain(all())
+            .collect();
+        registry.apply(&[Command::FlushMarkRules]).unwrap();
+        registry.apply(&commands).unwrap();
+        assert_eq!(marks(&registry).len(), mark::MAX_RULES as usize);
+    }
+    let more = registry.apply(&[Command::AddMarkRule(on(b"", 5000))]).unwrap_err().error;
+    assert_eq!(more, CommandError::Full { what: "mark rules", limit: mark::MAX_RULES });
+}
+
+#[test]
+fn a_mark_rule_waits_for_its_interface_and_follows_it() {
+    let mut registry = registry();
+    registry.apply(&[Command::AddMarkRule(on(b"eth7", 1))]).unwrap();
+    assert_eq!(marks(&registry)[0].ifindex, mark::NO_INTERFACE);
+    registry.store_mut().host.1.set(Some(17));
+    registry.refresh_marks().unwrap();
+    assert_eq!(marks(&registry)[0].ifindex, 17);
+    let found =
+        Found { settings: *registry.settings(), mark_rules: marks(&registry), ..Found::default() };
+    let mut second = Registry::adopt(registry.store, found);
+    assert_eq!(second.mark_rules(), [on(b"eth7", 1)]);
+    second.apply(&[Command::DeleteMarkRule(on(b"eth7", 1))]).unwrap();
 }

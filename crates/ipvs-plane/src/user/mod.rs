@@ -26,6 +26,7 @@ use std::thread::{self, JoinHandle};
 use std::time::Duration;
 
 use ipvs_core::command::{Command, CommandError};
+use ipvs_core::mark::MarkRule;
 use ipvs_core::service::ServiceKey;
 use ipvs_core::settings::Settings;
 use ipvs_core::snapshot::{ConnStatus, Control, DestStatus, Refused, ServiceStatus, Timeouts};
@@ -313,6 +314,11 @@ impl Control for UserPlane {
             conns
         });
         conns.into_iter().flatten().for_each(each);
+    }
+
+    fn mark_rules(&mut self, each: &mut dyn FnMut(&MarkRule)) {
+        let rules = self.ask(|worker| worker.registry.mark_rules().to_vec());
+        rules.unwrap_or_default().iter().for_each(each);
     }
 
     fn timeouts(&mut self) -> Timeouts {

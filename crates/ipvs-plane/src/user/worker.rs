@@ -11,7 +11,7 @@ use std::time::Duration;
 use ipvs_core::addr::{Addr, Family};
 use ipvs_core::command::Command;
 use ipvs_core::conn::Tuple;
-use ipvs_core::director::{self, Scratch};
+use ipvs_core::director::{self, Arrival, Scratch};
 use ipvs_core::expiry;
 use ipvs_core::snapshot::Refused;
 use ipvs_core::tables::Tables as _;
@@ -205,6 +205,7 @@ impl Worker {
         if let Err(error) = self.registry.store_mut().host.refresh() {
             tracing::warn!(%error, "the host did not say what has changed");
         }
+        let Ok(()) = self.registry.refresh_marks();
         self.new_routes();
         self.open_and_close();
     }
@@ -247,7 +248,7 @@ impl Worker {
     /// whole, if it is a fragment and did that.
     fn direct(&mut self, mut frame: Frame, ifindex: u32, now: Instant) -> Option<Frame> {
         let tables = self.registry.store();
-        match director::handle(&mut frame, tables, &mut self.scratch, ifindex, now) {
+        match director::handle(&mut frame, tables, &mut self.scratch, Arrival::by(ifindex), now) {
             Verdict::Send { ifindex, mtu } => {
                 self.leaving.forward(frame, ifindex, mtu, &mut self.ports);
             }
