@@ -5,6 +5,7 @@ use aya_ebpf::btf_maps::{Array, HashMap, PerCpuArray, Queue};
 use aya_ebpf::macros::btf_map;
 use ipvs_core::addr::AddrKey;
 use ipvs_core::conn::{Conn, Tuple};
+use ipvs_core::defence::Defence;
 use ipvs_core::dest::{Dest, Load};
 use ipvs_core::director::Scratch;
 use ipvs_core::hop::CachedHop;
@@ -74,6 +75,8 @@ pub(crate) static IPVS_INDEX: HashMap<Tuple, u32, 524_288, COPIED> = HashMap::ne
 pub(crate) static IPVS_NEAR: Array<Shared<Bucket>, 131_072, ALIGNED> = Array::new();
 #[btf_map]
 pub(crate) static IPVS_CONNS: Array<Shared<Conn>, 262_144, ALIGNED> = Array::new();
+#[btf_map]
+pub(crate) static IPVS_DEFENCE: Array<Shared<Defence>, 1> = Array::new();
 /// Places of ended connections, first in, first out: so a place rests before
 /// it is used again.
 #[btf_map]
@@ -115,6 +118,9 @@ pub(crate) fn scratch() -> Option<&'static mut Scratch> {
 pub(crate) static IPVS_DEST_ACCOUNTS: Array<[u64; 11], 131_072> = Array::new();
 #[btf_map]
 pub(crate) static IPVS_SERVICE_ACCOUNTS: Array<[u64; 11], 16384> = Array::new();
+/// The same of everything together.
+#[btf_map]
+pub(crate) static IPVS_TOTAL_ACCOUNT: Array<[u64; 11], 1> = Array::new();
 
 /// How many buckets `IPVS_NEAR` has; set by the loader.
 #[unsafe(no_mangle)]

@@ -6,9 +6,10 @@ use core::ptr;
 
 use aya_ebpf::bindings::{bpf_timer, xdp_action, xdp_md};
 use aya_ebpf::helpers::generated as helpers;
-use ipvs_core::conn::ConnId;
+use ipvs_core::conn::{ConnId, Tuple};
 use ipvs_core::errand::Errand;
-use ipvs_core::expiry;
+use ipvs_core::time::Instant;
+use ipvs_core::{defence, expiry};
 
 use crate::{bytes, kernel};
 use ipvs_wire::ethernet;
@@ -34,6 +35,7 @@ extern "C" fn ipvs_control(ctx: *mut xdp_md) -> u32 {
     };
     match Errand::from_words(words) {
         Errand::Sweep => {
+            drop_entries(used());
             sweep(0, used());
             start();
         }
@@ -72,6 +74,7 @@ unsafe extern "C" fn turn(_map: *mut c_void, _key: *mut u32, sweeper: *mut Sweep
     // SAFETY: the kernel passes the element that holds the timer.
     let sweeper = unsafe { &mut *sweeper };
     let used = used();
+    drop_entries(used);
     let first = if sweeper.next < used { sweeper.next } else { 0 };
     let share = used / TURNS + 1;
     sweep(first, share);
@@ -89,10 +92,22 @@ fn used() -> u32 {
 
 #[inline(always)]
 fn sweep(first: ConnId, count: u32) {
+    with_tables(|maps, key, now| expiry::sweep(maps, key, first, count, now));
+}
+
+/// Defence by `drop_entry`, once a second.
+#[inline(always)]
+fn drop_entries(used: u32) {
+    with_tables(|maps, key, now| defence::drop_entries(maps, key, used, now));
+}
+
+/// Calls `work` with the tables, room for keys, and now.
+#[inline(always)]
+fn with_tables(work: impl FnOnce(&Maps<false>, &mut Tuple, Instant)) {
     let Some(settings) = tables::settings() else { return };
     let maps = Maps::<false> { ctx: ptr::null_mut(), ifindex: 0, settings };
     let Some(key) = maps::IPVS_SWEEP_KEY.get_ptr_mut(0) else { return };
     // SAFETY: the element is this CPU's own, and sweeps do not nest.
     let key = unsafe { &mut *key };
-    expiry::sweep(&maps, key, first, count, kernel::now(settings));
+    work(&maps, key, kernel::now(settings));
 }

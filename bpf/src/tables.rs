@@ -6,6 +6,7 @@ use core::ffi::c_void;
 use aya_ebpf::bindings::{BPF_ANY, BPF_NOEXIST};
 use ipvs_core::addr::AddrKey;
 use ipvs_core::conn::{Conn, ConnId, Found, NONE, Tuple};
+use ipvs_core::defence::Defence;
 use ipvs_core::dest::{Dest, DestId, Load};
 use ipvs_core::hop::{CachedHop, RouteQuery, Way};
 use ipvs_core::mark::MarkRule;
@@ -75,6 +76,11 @@ impl<const RESOLVES: bool> Tables for Maps<RESOLVES> {
     #[inline(always)]
     fn dest(&self, id: DestId) -> Option<&Dest> {
         maps::IPVS_DESTS.get(id)
+    }
+
+    #[inline(always)]
+    fn defence(&self) -> Option<&Defence> {
+        maps::IPVS_DEFENCE.get(0).map(|defence| &defence.0)
     }
 
     #[inline(always)]

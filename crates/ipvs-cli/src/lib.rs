@@ -5,5 +5,6 @@
 pub mod adm;
 pub mod daemon;
 pub mod demo;
+pub mod proc;
 pub mod program;
 pub mod sysctl;

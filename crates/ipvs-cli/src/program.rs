@@ -6,7 +6,7 @@ use std::path::Path;
 use std::process::ExitCode;
 
 use crate::adm::{self, Io, names::SystemNames, split_endpoint};
-use crate::{daemon, demo, sysctl};
+use crate::{daemon, demo, proc, sysctl};
 
 const USAGE: &str =
     "Usage: ipvs demo [OPTIONS]      watch it balance in namespaces (see ipvs demo --help)
@@ -15,6 +15,7 @@ const USAGE: &str =
        ipvs mark COMMAND        firewall marks by rules of our own (see ipvs mark --help)
        ipvs detach              remove the eBPF plane that a daemon left
        ipvs sysctl [ARGUMENTS]  read and change net.ipv4.vs (see ipvs sysctl -h)
+       ipvs proc FILE...        what a kernel shows in /proc/net (see ipvs proc -h)
        ipvs adm ARGUMENTS...    what ipvsadm does (see ipvs adm -h)
 By another name (ipvsadm, ipvsadm-save, ipvsadm-restore) it is that program.
 ";
@@ -39,6 +40,11 @@ pub fn run(mut args: Vec<OsString>) -> ExitCode {
             args.insert(0, "ipvs sysctl".into());
             settings(args)
         }
+        Some("proc") => {
+            args.drain(..2);
+            args.insert(0, "ipvs proc".into());
+            files(args)
+        }
         Some("demo") => demo::run(args),
         Some("daemon" | "detach" | "status" | "mark") => daemon::run(args),
         Some("-h" | "--help" | "help") => usage(&mut io::stdout(), 0),
@@ -56,6 +62,16 @@ fn settings(args: Vec<OsString>) -> ExitCode {
     let (endpoint, args) = split_endpoint(args);
     let mut stdout = BufWriter::new(io::stdout().lock());
     let status = sysctl::run(&args, &mut stdout, &mut io::stderr().lock(), || endpoint.connect());
+    // A reader that has gone away is no failure.
+    drop(stdout.flush());
+    ExitCode::from(status)
+}
+
+/// `ipvs proc`, on the streams of this process.
+fn files(args: Vec<OsString>) -> ExitCode {
+    let (endpoint, args) = split_endpoint(args);
+    let mut stdout = BufWriter::new(io::stdout().lock());
+    let status = proc::run(&args, &mut stdout, &mut io::stderr().lock(), || endpoint.connect());
     // A reader that has gone away is no failure.
     drop(stdout.flush());
     ExitCode::from(status)

@@ -12,7 +12,7 @@ use crate::service::{Service, ServiceFlags, ServiceKey};
 use crate::tables::{Linked, Tables};
 use crate::time::Millis;
 use crate::verdict::Reason;
-use crate::{expiry, mark, near, persistence, proto, sched};
+use crate::{defence, expiry, mark, near, persistence, proto, sched};
 
 /// How long a new connection lives before its first transition.
 const NEWBORN: Millis = Millis(3_000);
@@ -49,9 +49,13 @@ pub(crate) fn admit<B: Buffer, T: Tables>(
     if ethernet::destination(packet.buf).is_none_or(|[first, ..]| first & 1 != 0) {
         return Err(Reason::OtherHost);
     }
-    if !proto::may_start(packet.headers, tables.settings())
-        || packet.headers.source_port == FTP_DATA
-    {
+    if !proto::may_start(packet.headers, tables.settings()) {
+        return Err(Reason::NotStarting);
+    }
+    if defence::drops_packet(tables) {
+        return Err(Reason::Defence);
+    }
+    if packet.headers.source_port == FTP_DATA {
         return Err(Reason::NotStarting);
     }
     let persistent = service.has(ServiceFlags::PERSISTENT);

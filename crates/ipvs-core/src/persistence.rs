@@ -9,7 +9,7 @@ use crate::conn::{Conn, ConnFlags, ConnId, Found, NONE, Tuple};
 use crate::dest::{Dest, DestId};
 use crate::director::Packet;
 use crate::expiry;
-use crate::service::Service;
+use crate::service::{Service, ServiceFlags};
 use crate::tables::{Linked, Tables};
 
 /// State of a template on which no connection was established yet.
@@ -66,7 +66,11 @@ pub(crate) fn make<B: Buffer, T: Tables>(
     };
     let key = &mut packet.room.key;
     set_key(key, packet.tuple, service);
-    let flags = admit::flags_for(dest) | ConnFlags::TEMPLATE;
+    let mut flags = admit::flags_for(dest) | ConnFlags::TEMPLATE;
+    if service.has(ServiceFlags::ONE_PACKET) {
+        // Defence treats it by what came through it, as no connection assures it.
+        flags |= ConnFlags::ONE_PACKET;
+    }
     template.tuple.set(*key);
     template.timeout.set(service.spec.timeout.saturating_mul(1000));
     template.rearm(packet.now);

@@ -90,6 +90,9 @@ pub struct Settings {
     pub sync_refresh_period: u32,
     /// `sync_retries`.
     pub sync_retries: u32,
+    /// Of so many packets that start a connection `drop_packet` drops one at
+    /// present; 0 for none ([`defence::adjust`](crate::defence::adjust)).
+    pub drop_rate: u32,
     /// Interface by which the host takes in what the plane gives it; 0 for none.
     pub door: u32,
     /// The [list](crate::mark::list) of mark rules; 0 if there are none.
@@ -139,6 +142,7 @@ impl Settings {
         sync_threshold: [3, 50],
         sync_refresh_period: 0,
         sync_retries: 0,
+        drop_rate: 0,
         door: 0,
         mark_rules: 0,
     };

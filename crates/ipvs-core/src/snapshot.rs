@@ -106,6 +106,16 @@ pub trait Control {
     /// The timeouts in force.
     fn timeouts(&mut self) -> Timeouts;
 
+    /// Totals since the zero point and rates, of all services together.
+    fn statistics(&mut self) -> (Counters, Rates) {
+        (Counters::default(), Rates::default())
+    }
+
+    /// Calls `each` with what every CPU has counted, whatever the zero point.
+    fn cpu_counters(&mut self, each: &mut dyn FnMut(Counters)) {
+        each(Counters::default());
+    }
+
     /// Calls `each` for every setting of `net.ipv4.vs`, sorted by name.
     fn sysctls(&mut self, each: &mut dyn FnMut(&'static str, sysctl::Value)) {
         let _ = each;

@@ -4,6 +4,7 @@ use core::cell::Cell;
 
 use crate::addr::AddrKey;
 use crate::conn::{Conn, ConnId, Found, Tuple};
+use crate::defence::Defence;
 use crate::dest::{Dest, DestId, Load};
 use crate::hop::{CachedHop, RouteQuery, Way, WayKind};
 use crate::mark::MarkRule;
@@ -55,6 +56,8 @@ pub trait Tables {
     fn slot(&self, block: u32, slot: u32) -> Option<DestId>;
     /// A destination.
     fn dest(&self, id: DestId) -> Option<&Dest>;
+    /// What defence against floods remembers.
+    fn defence(&self) -> Option<&Defence>;
     /// A destination's load.
     fn load(&self, id: DestId) -> Option<&Load>;
     /// A destination's counters, those of this CPU if there are several.

@@ -163,6 +163,8 @@ reasons! {
     TooLong = "too_long",
     /// Dropped: the connection table is full.
     TableFull = "table_full",
+    /// Dropped: one of many that `drop_packet` lets no connection start.
+    Defence = "defence",
     /// Dropped: the frame could not be changed as needed.
     Unwritable = "unwritable",
     /// Dropped: a forwarding method that is not supported here.

@@ -4,6 +4,7 @@ use ipvs_core::command::Command;
 use ipvs_core::mark::MarkRule;
 use ipvs_core::service::ServiceKey;
 use ipvs_core::snapshot::{ConnStatus, Control, DestStatus, Refused, ServiceStatus, Timeouts};
+use ipvs_core::stats::{Counters, Rates};
 use ipvs_core::sysctl::{self, SysctlError};
 use ipvs_core::verdict::Reason;
 use ipvs_plane::bpf::BpfPlane;
@@ -90,6 +91,14 @@ impl Control for Director {
 
     fn timeouts(&mut self) -> Timeouts {
         self.plane().timeouts()
+    }
+
+    fn statistics(&mut self) -> (Counters, Rates) {
+        self.plane().statistics()
+    }
+
+    fn cpu_counters(&mut self, each: &mut dyn FnMut(Counters)) {
+        self.plane().cpu_counters(each);
     }
 
     fn sysctls(&mut self, each: &mut dyn FnMut(&'static str, sysctl::Value)) {

@@ -14,6 +14,7 @@ use crate::dest::{self, DestAttrs};
 use crate::message::{Header, Messages, flags, kind};
 use crate::numbers::{self, command, info, top};
 use crate::service::{self, ServiceAttrs};
+use crate::statistics::{self, Statistics};
 use crate::status::{self, Status};
 use crate::sync::{self, DaemonAttrs, SyncDaemon, SyncState};
 use crate::{conn, controller, setting};
@@ -265,6 +266,23 @@ impl<T: Transport> Client<T> {
         }
         let write = |writer: &mut Writer| setting::write_change(writer, name, text);
         self.ask_own(conn::SET_SETTING, write, |_| Some(()))
+    }
+
+    /// Statistics of everything together; a kernel shows them in a
+    /// [file](Self::kernel_file).
+    pub fn statistics(&mut self) -> Result<Statistics, ClientError> {
+        let family = self.resolve(conn::FAMILY_NAME)?;
+        let mut all = Statistics::default();
+        self.dump(family, conn::GET_STATS, |_| {}, |attrs| statistics::read(attrs, &mut all))?;
+        Ok(all)
+    }
+
+    /// The text of a file in a kernel's `/proc/net`; `None` for another director.
+    pub fn kernel_file(&self, name: &str) -> Result<Option<String>, ClientError> {
+        if !self.transport.is_kernel() {
+            return Ok(None);
+        }
+        Ok(Some(proc::file_text(name)?))
     }
 
     /// The sync daemons that run.

@@ -13,6 +13,8 @@
 //! | 5 | `NEW_SETTING` | | | (only as a reply) |
 //! | 6 | `GET_SETTING` | x | x | `NEW_SETTING`; as a dump multi, one a setting, sorted by name |
 //! | 7 | `SET_SETTING` | x | | acknowledgement |
+//! | 8 | `NEW_STATS` | | | (only as a reply) |
+//! | 9 | `GET_STATS` | | x | `NEW_STATS`, multi, the total and then one a CPU |
 //!
 //! | no | attribute | type |
 //! |---|---|---|
@@ -60,6 +62,10 @@ pub const NEW_SETTING: u8 = 5;
 pub const GET_SETTING: u8 = 6;
 /// Changes a setting.
 pub const SET_SETTING: u8 = 7;
+/// Only as a reply: statistics of everything together, or of a CPU.
+pub const NEW_STATS: u8 = 8;
+/// Asks for statistics of everything together, and by CPU.
+pub const GET_STATS: u8 = 9;
 
 const FAMILY: u16 = 1;
 const PROTOCOL: u16 = 2;

@@ -97,6 +97,7 @@ const FAMILIES: [FamilyInfo; 3] = [
             (conn::SET_SETTING, ADMIN | DO),
             (marks::CHANGE_MARKS, ADMIN | DO),
             (marks::GET_MARK, ADMIN | DUMP),
+            (conn::GET_STATS, ADMIN | DUMP),
         ],
     },
 ];

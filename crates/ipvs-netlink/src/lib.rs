@@ -28,6 +28,7 @@ pub mod numbers;
 mod server;
 pub mod service;
 mod setting;
+pub mod statistics;
 mod stats;
 pub mod status;
 pub mod sync;

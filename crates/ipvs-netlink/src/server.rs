@@ -12,7 +12,7 @@ use crate::message::{
 use crate::numbers::{self, MAX_TIMEOUT_SECS, command, info, top};
 use crate::service::{self, ServiceAttrs};
 use crate::sync::{DaemonAttrs, SyncState};
-use crate::{conn, controller, errno_of, marks, setting, status};
+use crate::{conn, controller, errno_of, marks, setting, statistics, status};
 
 /// Length at which a dump begins a new datagram, in octets.
 ///
@@ -140,6 +140,7 @@ fn own(
             | conn::SET_SETTING
             | marks::CHANGE_MARKS
             | marks::GET_MARK
+            | conn::GET_STATS
     );
     if !is_known {
         return Err(Errno::OPNOTSUPP);
@@ -164,25 +165,33 @@ fn own(
     let mut add = |command, write: &dyn Fn(&mut Writer)| {
         dump.message(|writer| writer.generic(header, command, conn::FAMILY_VERSION, write));
     };
-    if request.command == conn::GET_CONN {
-        control.connections(&mut |status| {
+    match request.command {
+        conn::GET_CONN => control.connections(&mut |status| {
             add(conn::NEW_CONN, &|writer| conn::write(writer, &status));
-        });
-    } else if request.command == conn::GET_SETTING {
-        control.sysctls(&mut |name, value| {
+        }),
+        conn::GET_SETTING => control.sysctls(&mut |name, value| {
             add(conn::NEW_SETTING, &|writer| setting::write(writer, name, value));
-        });
-    } else if request.command == marks::GET_MARK {
-        control.mark_rules(&mut |rule| {
+        }),
+        marks::GET_MARK => control.mark_rules(&mut |rule| {
             add(marks::NEW_MARK, &|writer| marks::write(writer, rule));
-        });
-    } else {
-        control.describe(&mut |line| {
-            add(conn::NEW_STATUS, &|writer| status::write_line(writer, line));
-        });
-        control.packets_by_reason(&mut |reason, packets| {
-            add(conn::NEW_STATUS, &|writer| status::write_packets(writer, reason, packets));
-        });
+        }),
+        conn::GET_STATS => {
+            let total = control.statistics();
+            add(conn::NEW_STATS, &|writer| statistics::write_total(writer, &total));
+            let mut cpu = 0;
+            control.cpu_counters(&mut |counters| {
+                add(conn::NEW_STATS, &|writer| statistics::write_cpu(writer, cpu, &counters));
+                cpu += 1;
+            });
+        }
+        _ => {
+            control.describe(&mut |line| {
+                add(conn::NEW_STATUS, &|writer| status::write_line(writer, line));
+            });
+            control.packets_by_reason(&mut |reason, packets| {
+                add(conn::NEW_STATUS, &|writer| status::write_packets(writer, reason, packets));
+            });
+        }
     }
     Ok(dump.finish())
 }

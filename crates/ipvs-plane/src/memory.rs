@@ -7,6 +7,7 @@ use std::convert::Infallible;
 
 use ipvs_core::addr::{Addr, AddrKey, Family};
 use ipvs_core::conn::{Conn, ConnFlags, ConnId, Found, NONE, Tuple};
+use ipvs_core::defence::{self, Defence};
 use ipvs_core::dest::{Dest, DestId, Load};
 use ipvs_core::expiry;
 use ipvs_core::hop::{CachedHop, RouteQuery, Way, WayKind};
@@ -21,7 +22,7 @@ use ipvs_core::time::Instant;
 use ipvs_core::verdict::Reason;
 use zerocopy::FromZeros;
 
-use crate::store::{Account, Limits, LoadValues, Owner, Store};
+use crate::store::{Account, HostMemory, Limits, LoadValues, Owner, Store};
 
 /// What the tables ask of the host they are on.
 pub trait Host {
@@ -38,6 +39,10 @@ pub trait Host {
     }
     /// The number of the interface of this name.
     fn interface(&self, name: &str) -> Option<u32>;
+    /// Its memory.
+    fn memory(&self) -> HostMemory {
+        HostMemory::PLENTY
+    }
 }
 
 /// What belongs to one destination.
@@ -64,6 +69,8 @@ pub struct MemoryTables<H> {
     pub host: H,
     limits: Limits,
     settings: Settings,
+    defence: Defence,
+    total: Account,
     services: HashMap<ServiceKey, Service>,
     service_slots: Vec<ServiceSlot>,
     members: Vec<DestId>,
@@ -91,6 +98,8 @@ impl<H> MemoryTables<H> {
             host,
             limits,
             settings: Settings::DEFAULT,
+            defence: Defence::default(),
+            total: Account::default(),
             services: HashMap::new(),
             service_slots: Vec::new(),
             members: Vec::new(),
@@ -165,6 +174,10 @@ impl<H: Host> Tables for MemoryTables<H> {
 
     fn dest(&self, id: DestId) -> Option<&Dest> {
         self.dests.get(id as usize)?.dest.as_ref()
+    }
+
+    fn defence(&self) -> Option<&Defence> {
+        Some(&self.defence)
     }
 
     fn load(&self, id: DestId) -> Option<&Load> {
@@ -285,6 +298,10 @@ impl<H: Host> Store for MemoryTables<H> {
         self.limits
     }
 
+    fn memory(&mut self) -> HostMemory {
+        self.host.memory()
+    }
+
     fn now(&mut self) -> Instant {
         self.host.now()
     }
@@ -374,6 +391,10 @@ impl<H: Host> Store for MemoryTables<H> {
         self.slot(id).counters.read()
     }
 
+    fn cpu_counter_values(&mut self, id: DestId) -> Vec<Counters> {
+        vec![self.counter_values(id)]
+    }
+
     fn reset_counters(&mut self, id: DestId) -> Result<(), Infallible> {
         self.slot(id).counters = LiveCounters::default();
         self.forget_hop(id)
@@ -397,6 +418,7 @@ impl<H: Host> Store for MemoryTables<H> {
         match owner {
             Owner::Service(id) => grown(&mut self.service_slots, id).account,
             Owner::Dest(id) => self.slot(id).account,
+            Owner::Total => self.total,
         }
     }
 
@@ -404,6 +426,7 @@ impl<H: Host> Store for MemoryTables<H> {
         match owner {
             Owner::Service(id) => grown(&mut self.service_slots, id).account = *account,
             Owner::Dest(id) => self.slot(id).account = *account,
+            Owner::Total => self.total = *account,
         }
         Ok(())
     }
@@ -425,7 +448,9 @@ impl<H: Host> Store for MemoryTables<H> {
     }
 
     fn sweep(&mut self) {
-        expiry::sweep(self, &mut Tuple::default(), 0, self.fresh.get(), self.host.now());
+        let (used, now) = (self.fresh.get(), self.host.now());
+        defence::drop_entries(self, &mut Tuple::default(), used, now);
+        expiry::sweep(self, &mut Tuple::default(), 0, used, now);
     }
 
     fn source_towards(&mut self, family: Family, addr: Addr) -> Addr {

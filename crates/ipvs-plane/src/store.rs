@@ -93,6 +93,30 @@ pub enum Owner {
     Service(u32),
     /// A destination.
     Dest(DestId),
+    /// All services together.
+    Total,
+}
+
+/// Memory of the host, in pages.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct HostMemory {
+    /// All of it.
+    pub total: u64,
+    /// What is free or holds buffers.
+    pub free: u64,
+}
+
+impl HostMemory {
+    /// A host with more than any threshold asks for; for tables without a host.
+    pub const PLENTY: Self = Self { total: 1 << 18, free: 1 << 18 };
+
+    /// That of this host.
+    pub fn of_this_host() -> Self {
+        let found = rustix::system::sysinfo();
+        let page = rustix::param::page_size() as u64;
+        let pages = |units: u64| units.saturating_mul(u64::from(found.mem_unit)) / page;
+        Self { total: pages(found.totalram), free: pages(found.freeram + found.bufferram) }
+    }
 }
 
 /// The tables of a plane as the control side writes and reads them.
@@ -104,6 +128,8 @@ pub trait Store {
 
     /// Capacities.
     fn limits(&self) -> Limits;
+    /// Memory of the host.
+    fn memory(&mut self) -> HostMemory;
     /// The clock that packets are stamped with.
     fn now(&mut self) -> Instant;
     /// Replaces the settings.
@@ -141,6 +167,8 @@ pub trait Store {
     fn set_overloaded(&mut self, id: DestId, overloaded: bool) -> Result<(), Self::Error>;
     /// Counters of a destination, all CPUs together.
     fn counter_values(&mut self, id: DestId) -> Counters;
+    /// The same by CPU.
+    fn cpu_counter_values(&mut self, id: DestId) -> Vec<Counters>;
     /// Clears the counters and the next hop of a destination that no packet can reach.
     fn reset_counters(&mut self, id: DestId) -> Result<(), Self::Error>;
     /// Forgets the next hop towards a destination.

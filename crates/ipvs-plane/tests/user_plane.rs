@@ -81,7 +81,10 @@ fn balance(plane: &mut UserPlane, vip: IpAddr, method: ForwardingMethod, servers
     }
 }
 
+/// A service as it is shown once its statistics are made anew.
 fn status(plane: &mut UserPlane, vip: IpAddr, protocol: u8) -> ServiceStatus {
+    plane.shift_clock(Duration::from_secs(2));
+    plane.tick();
     plane.service(&service(vip, protocol)).unwrap()
 }
 

@@ -1,6 +1,7 @@
 //! The core alone: tables in memory, a host that is data, a clock that is a
 //! number.
 
+use std::process::Command;
 use std::time::Duration;
 
 use anyhow::{Context as _, anyhow};
@@ -21,13 +22,12 @@ use ipvs_plane::store::{Limits, Store as _};
 use crate::case::{Frame, Output};
 use crate::host::Host;
 use crate::marks::{self, Meant};
+use crate::room::Room;
 use crate::shell;
-use crate::subject::{Handled, Subject, Trouble};
+use crate::subject::{self, Handled, Subject, Trouble};
 
 /// Connections that there is room for: more than any case makes.
 const CONNECTIONS: u32 = 1 << 12;
-/// How far time goes on a replay between two looks at the timers.
-const TICK: Duration = Duration::from_secs(1);
 /// When a replay begins, on the clock of the tables: not at 0, where a mistake
 /// with times before the beginning would hide.
 const START: Duration = Duration::from_secs(1000);
@@ -38,6 +38,8 @@ pub struct CoreSubject {
     registry: Registry<MemoryTables<Virtual>>,
     reassembly: Reassembly,
     elapsed: Duration,
+    /// Where lines run that need a shell, from the first of them on.
+    room: Option<Room>,
 }
 
 /// The host of the tables.
@@ -76,12 +78,15 @@ impl memory::Host for Virtual {
 impl CoreSubject {
     /// A director without services on the host of `std-1`.
     pub fn new() -> Result<Self, Trouble> {
-        let host = Virtual { host: Host::std_1(), now: instant(Duration::ZERO) };
+        let host =
+            Virtual { host: Host::std_1(), now: instant(START.saturating_sub(subject::BEFORE)) };
         let limits = Limits { conns: CONNECTIONS, ..Limits::default() };
         let tables = MemoryTables::new(host, limits)
             .map_err(|error| anyhow!("no memory for the tables: {error:?}"))?;
-        let Ok(registry) = Registry::new(tables);
-        Ok(Self { registry, reassembly: Reassembly::default(), elapsed: Duration::ZERO })
+        let Ok(mut registry) = Registry::new(tables);
+        registry.store_mut().host.now = instant(START);
+        let (reassembly, elapsed) = (Reassembly::default(), Duration::ZERO);
+        Ok(Self { registry, reassembly, elapsed, room: None })
     }
 
     /// What a host says of fragments whose datagrams did not become whole in time.
@@ -107,12 +112,19 @@ impl CoreSubject {
 
 impl Subject for CoreSubject {
     fn command(&mut self, line: &str) -> Result<Output, Trouble> {
-        let Some(words) = shell::words(line) else {
-            return Err(Trouble::Unsupported(format!("`{line}` needs a shell")));
-        };
         if let Some(output) = shell::plain(line, self.control()) {
             return Ok(output);
         }
+        if shell::is_ours(line) && shell::needs_no_host(line) {
+            let room = match &mut self.room {
+                Some(room) => room,
+                none => none.insert(Room::open()?),
+            };
+            return Ok(room.run(line, Command::new("sh"), &mut self.registry)?);
+        }
+        let Some(words) = shell::words(line) else {
+            return Err(Trouble::Unsupported(format!("`{line}` needs a shell")));
+        };
         match marks::meant(&words) {
             Meant::Other => {}
             Meant::Unknown => return Err(marks::unknown(line)),
@@ -148,9 +160,9 @@ impl Subject for CoreSubject {
     fn advance(&mut self, to: Duration) -> Result<Vec<Frame>, Trouble> {
         let mut frames = Vec::new();
         while self.elapsed < to {
-            self.elapsed = (self.elapsed + TICK).min(to);
+            self.elapsed = subject::next_tick(self.elapsed).min(to);
             let tables = self.registry.store_mut();
-            tables.host.now = instant(self.elapsed);
+            tables.host.now = instant(START + self.elapsed);
             tables.sweep();
             self.registry.tick();
             frames.extend(self.expire_fragments()?);
@@ -193,6 +205,6 @@ fn carry_out(
 /// Octets of an Ethernet header.
 const ETHERNET_LEN: usize = 14;
 
-fn instant(elapsed: Duration) -> Instant {
-    Instant::from_nanos(u64::try_from((START + elapsed).as_nanos()).unwrap_or(u64::MAX))
+fn instant(since_zero: Duration) -> Instant {
+    Instant::from_nanos(u64::try_from(since_zero.as_nanos()).unwrap_or(u64::MAX))
 }

@@ -11,6 +11,8 @@
 //!   other ends.
 //! * [`namespace_subject`]: a data plane at work there, be it the one of
 //!   [`bpf_subject`] or the one of [`user_subject`].
+//! * [`shell`], [`room`], [`applet`]: command lines, the shell that some need, and
+//!   our programs in it.
 //! * [`plane`]: the planes, and how a case is run on each.
 //! * [`mod@replay`]: a case driven through a subject.
 //! * [`compare`]: frame against frame, text against text.
@@ -30,6 +32,7 @@ pub mod namespace_subject;
 pub mod plane;
 pub mod replay;
 pub mod report;
+pub mod room;
 pub mod run;
 pub mod selection;
 pub mod shell;

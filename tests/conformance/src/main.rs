@@ -7,6 +7,7 @@ use std::process::ExitCode;
 
 use anyhow::{Context as _, Result};
 use clap::Parser;
+use ipvs_conformance::applet;
 use ipvs_conformance::case::{Recorded, folders};
 use ipvs_conformance::plane::Plane;
 use ipvs_conformance::report::{Report, write_case};
@@ -43,6 +44,9 @@ struct Cli {
 }
 
 fn main() -> ExitCode {
+    if let Some(status) = applet::by_name() {
+        return status;
+    }
     match run(&Cli::parse()) {
         Ok(true) => ExitCode::SUCCESS,
         Ok(false) => ExitCode::FAILURE,

@@ -13,12 +13,10 @@ use crate::compare::made_by_host;
 use crate::host::Host;
 use crate::layout::Layout;
 use crate::marks::{self, Meant};
+use crate::room::Room;
 use crate::shell;
-use crate::subject::{Handled, Subject, Trouble};
+use crate::subject::{self, Handled, Subject, Trouble};
 use crate::wire::Wire;
-
-/// How far the clock is moved between two looks at the timers.
-const TICK: Duration = Duration::from_secs(1);
 
 /// A data plane as the replay drives it.
 pub trait Driven {
@@ -65,6 +63,8 @@ pub struct NamespaceSubject {
     #[expect(dead_code, reason = "ends when it is dropped")]
     visit: Visit,
     elapsed: Duration,
+    /// Where lines run that need our programs in a shell, from the first of them on.
+    room: Option<Room>,
 }
 
 impl std::fmt::Debug for NamespaceSubject {
@@ -85,8 +85,9 @@ impl NamespaceSubject {
         let layout = Layout::build(host)?;
         let wire = Wire::open(&layout, host)?;
         let visit = Visit::to(&layout.director)?;
-        let driven = start()?;
-        let mut subject = Self { driven, wire, layout, visit, elapsed: Duration::ZERO };
+        let mut driven = start()?;
+        driven.pass_time(subject::BEFORE);
+        let mut subject = Self { driven, wire, layout, visit, elapsed: Duration::ZERO, room: None };
         subject.settle()?;
         Ok(subject)
     }
@@ -142,9 +143,6 @@ impl Subject for NamespaceSubject {
         if let Some(output) = shell::plain(line, self.driven.control()) {
             return Ok(output);
         }
-        if shell::is_ours(line) {
-            return Err(Trouble::Unsupported(format!("`{line}` needs a director of this host")));
-        }
         if !self.driven.has_marks() {
             let words = shell::words(line);
             match words.as_deref().map_or(Meant::Other, marks::meant) {
@@ -154,7 +152,16 @@ impl Subject for NamespaceSubject {
                 Meant::Edits(edits) => return Ok(marks::apply(self.driven.control(), &edits)?),
             }
         }
-        let output = self.on_host(line)?;
+        let output = if shell::is_ours(line) {
+            let room = match &mut self.room {
+                Some(room) => room,
+                none => none.insert(Room::open()?),
+            };
+            let command = self.layout.director.command("sh").map_err(anyhow::Error::from)?;
+            room.run(line, command, self.driven.control())?
+        } else {
+            self.on_host(line)?
+        };
         if output.rc == 127 {
             return Err(Trouble::Unsupported(format!("`{line}`: no such program here")));
         }
@@ -180,7 +187,7 @@ impl Subject for NamespaceSubject {
             return Ok(Vec::new());
         }
         while self.elapsed < to {
-            let step = TICK.min(to.saturating_sub(self.elapsed));
+            let step = subject::next_tick(self.elapsed).min(to).saturating_sub(self.elapsed);
             self.elapsed += step;
             self.driven.pass_time(step);
         }

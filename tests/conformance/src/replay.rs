@@ -8,16 +8,21 @@ use crate::subject::{Handled, Subject, Trouble};
 
 /// The tables that are compared at the end, each with the command that shows
 /// it: first those at the end itself, then those 5 s later.
-const TABLES: [(&str, &str, Duration); 9] = [
+const TABLES: [(&str, &str, Duration); 14] = [
     ("conn", "ipvsadm -Lnc", AT_END),
     ("conn_persistent", "ipvsadm -Lnc --persistent-conn", AT_END),
     ("list", "ipvsadm -Ln", AT_END),
+    ("proc_conn", "cat /proc/net/ip_vs_conn", AT_END),
     ("stats", "ipvsadm -Ln --stats --exact", LATER),
     ("stats_noexact", "ipvsadm -Ln --stats", LATER),
     ("thresholds", "ipvsadm -Ln --thresholds", LATER),
     ("persistent", "ipvsadm -Ln --persistent-conn", LATER),
     ("save", "ipvsadm -Sn", LATER),
     ("timeout", "ipvsadm -L --timeout", LATER),
+    ("proc_ip_vs", "cat /proc/net/ip_vs", LATER),
+    ("proc_conn_sync", "cat /proc/net/ip_vs_conn_sync", LATER),
+    ("proc_stats", "cat /proc/net/ip_vs_stats", LATER),
+    ("rate", "ipvsadm -Ln --rate", LATER),
 ];
 const AT_END: Duration = Duration::ZERO;
 const LATER: Duration = Duration::from_secs(5);
@@ -38,6 +43,9 @@ pub fn replay(recorded: &Recorded, subject: &mut dyn Subject) -> Result<Vec<Diff
     for (line, wanted) in case.setup.iter().zip(&expected.setup) {
         let got = replay.subject.command(line)?;
         replay.command(format!("setup `{line}`"), line, wanted, &got, &Volatile::default());
+    }
+    if let Some(first) = case.steps.first() {
+        replay.subject.advance(first.at)?;
     }
     replay.steps(recorded)?;
     replay.tables(case.end, expected)?;
@@ -146,8 +154,22 @@ impl Replay<'_> {
     }
 }
 
+/// How what a line prints is compared.
 fn kind(line: &str) -> text::Kind {
-    if line.starts_with("ipvsadm -Lnc") { text::Kind::Connections } else { text::Kind::Ordered }
+    let has = |word: &str| line.split_whitespace().any(|it| it == word);
+    if line.starts_with("ipvsadm -Lnc") {
+        text::Kind::Connections
+    } else if has("/proc/net/ip_vs_conn") || has("/proc/net/ip_vs_conn_sync") {
+        text::Kind::ProcConnections
+    } else if has("/proc/net/ip_vs") {
+        text::Kind::AnyOrder
+    } else if has("--rate") {
+        text::Kind::Rates { radix: 10 }
+    } else if has("/proc/net/ip_vs_stats") {
+        text::Kind::Rates { radix: 16 }
+    } else {
+        text::Kind::Ordered
+    }
 }
 
 #[cfg(test)]
@@ -163,6 +185,9 @@ mod tests {
         frames: VecDeque<Vec<Frame>>,
         spoilt: Option<usize>,
         step: usize,
+        /// When the first step is, and whether time went on until then.
+        first: Duration,
+        began: bool,
     }
 
     impl Echo {
@@ -180,6 +205,8 @@ mod tests {
                     .collect(),
                 spoilt,
                 step: 0,
+                first: recorded.case.steps.first().map_or(Duration::ZERO, |step| step.at),
+                began: false,
             }
         }
     }
@@ -193,7 +220,10 @@ mod tests {
             Ok(Handled::default())
         }
 
-        fn advance(&mut self, _: Duration) -> Result<Vec<Frame>, Trouble> {
+        fn advance(&mut self, to: Duration) -> Result<Vec<Frame>, Trouble> {
+            if !std::mem::replace(&mut self.began, true) && to == self.first {
+                return Ok(Vec::new());
+            }
             let mut frames = self.frames.pop_front().unwrap_or_default();
             if self.spoilt == Some(self.step) {
                 frames[0].octets[0] ^= 4;

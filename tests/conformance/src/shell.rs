@@ -21,6 +21,19 @@ pub fn is_ours(line: &str) -> bool {
     ["ipvsadm", "ip_vs", "net.ipv4.vs", "net/ipv4/vs"].iter().any(|word| line.contains(word))
 }
 
+/// Whether every program of a line is one of ours, or reads and writes text and
+/// nothing else: such a line needs no host.
+pub fn needs_no_host(line: &str) -> bool {
+    const TEXT_TOOLS: [&str; 17] = [
+        "awk", "cut", "diff", "echo", "egrep", "false", "grep", "head", "printf", "sed", "sort",
+        "tail", "tee", "tr", "true", "uniq", "wc",
+    ];
+    line.split(['|', ';', '&']).map(str::trim_start).filter(|part| !part.is_empty()).all(|part| {
+        let program = part.split_whitespace().next().unwrap_or_default();
+        TEXT_TOOLS.contains(&program) || applet::NAMES.contains(&program)
+    })
+}
+
 /// Runs a line that is one plain command of ours, in the bytes that our programs
 /// and a director exchange over a socket; `None` if it is no such line.
 pub fn plain(line: &str, control: &mut dyn Control) -> Option<Output> {

@@ -5,6 +5,19 @@ use std::time::Duration;
 
 use crate::case::{Frame, Output};
 
+/// How far time goes between two looks at the timers.
+const TICK: Duration = Duration::from_millis(500);
+/// How old the recorded director was at time 0, which shows in when its rates
+/// were estimated: every two seconds of its life (found from the rates of all
+/// recordings, to about a tenth of a second).
+pub const BEFORE: Duration = Duration::from_millis(500);
+
+/// When the timers are looked at next, after `elapsed` since time 0.
+pub fn next_tick(elapsed: Duration) -> Duration {
+    let ticks = elapsed.as_nanos() / TICK.as_nanos() + 1;
+    TICK.saturating_mul(u32::try_from(ticks).unwrap_or(u32::MAX))
+}
+
 /// A director, laid out as in the recordings.
 pub trait Subject {
     /// Runs a command on the director's host.

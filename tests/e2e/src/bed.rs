@@ -6,14 +6,17 @@ use std::io::{BufRead as _, BufReader};
 use std::net::{IpAddr, SocketAddr};
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output, Stdio};
+use std::thread;
 use std::time::Duration;
 
 use anyhow::{Context as _, Result, bail, ensure};
+use ipvs_core::stats::Counters;
 use ipvs_lab::{
     ChildGuard, Decapsulator, HttpServer, Offload, Plan, ServerHost, Topology, UdpEcho,
 };
 use ipvs_netlink::Client;
 use ipvs_netlink::client::SeqpacketTransport;
+use ipvs_netlink::statistics::Statistics;
 use ipvs_netlink::status::Status;
 use tempfile::TempDir;
 
@@ -278,6 +281,20 @@ impl Bed {
     /// What the daemon says of its plane.
     pub fn status(&self) -> Result<Status> {
         Ok(self.client()?.status()?)
+    }
+
+    /// Waits until the statistics that are shown, which are made every two seconds,
+    /// are those of all packets so far.
+    pub fn await_statistics(&self) -> Result<()> {
+        let mut client = self.client()?;
+        for _ in 0..200 {
+            let Statistics { total: (total, _), cpus } = client.statistics()?;
+            if total == cpus.into_iter().fold(Counters::default(), Counters::plus) {
+                return Ok(());
+            }
+            thread::sleep(Duration::from_millis(20));
+        }
+        bail!("the statistics do not come to rest")
     }
 
     /// Packets by the label of the reason under which they were counted.

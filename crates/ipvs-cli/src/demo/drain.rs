@@ -109,7 +109,10 @@ pub(super) fn run(
     let last = drained(&dests(&mut client, service)?, service)?;
     director.ipvsadm(&service.reweigh(DRAINED, 3).context("no such server")?, "")?;
 
-    let new_connections = last.counters.conns.saturating_sub(at_edit.counters.conns);
+    // Ended connections stay in the table for longer than this takes, and the
+    // statistics are not as fresh.
+    let in_table = |dest: &DestStatus| u64::from(dest.active) + u64::from(dest.inactive);
+    let new_connections = in_table(&last).saturating_sub(in_table(&at_edit));
     let mut complaints = record.failures;
     if before.active == 0 {
         complaints.push("drain: no connection was active to begin with".to_owned());

@@ -9,9 +9,9 @@ use ipvs_wire::Headers;
 use ipvs_wire::transport::protocol;
 
 use crate::conn::{Conn, ConnFlags};
-use crate::persistence;
 use crate::settings::Settings;
 use crate::tables::Tables;
+use crate::{defence, persistence};
 
 /// Which way a packet goes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -85,7 +85,8 @@ pub fn transition<T: Tables>(tables: &T, conn: &Conn, h: &Headers, direction: Di
     }
     let side = side(conn, direction);
     let (state, active, timeouts) = if protocol == protocol::TCP {
-        let state = tcp::next(side as u8, conn.state.get(), h);
+        let secure = defence::is_on(settings.secure_tcp);
+        let state = tcp::next(side as u8, conn.state.get(), h, secure);
         (state, tcp::is_active(state), &settings.tcp_timeouts)
     } else {
         let state = sctp::next(side as u8, conn.state.get(), h);

@@ -69,17 +69,47 @@ const NORMAL: [Row; 12] = {
     ]
 };
 
-/// [`NORMAL`] laid out so that an index of one octet is always inside.
-static TABLE: [u8; 256] = flat();
+/// The table under defence (`secure_tcp`): a client alone establishes nothing.
+const SECURE: [Row; 12] = {
+    const ES: u8 = ESTABLISHED;
+    const SS: u8 = SYN_SENT;
+    const SR: u8 = SYN_RECV;
+    const FW: u8 = FIN_WAIT;
+    const TW: u8 = TIME_WAIT;
+    const CL: u8 = CLOSE;
+    const CW: u8 = CLOSE_WAIT;
+    const LA: u8 = LAST_ACK;
+    const LI: u8 = LISTEN;
+    const SA: u8 = SYN_ACK;
+    let [_, _, _, _, _, out_fin, out_ack, out_rst, _, only_fin, only_ack, only_rst] = NORMAL;
+    [
+        [SR, ES, ES, SR, SR, SR, SR, SR, SR, SR, SA],
+        [CL, CW, SS, TW, TW, TW, CL, CW, LA, LI, SA],
+        [ES, ES, SS, SR, FW, TW, CL, CW, CL, LI, SA],
+        [CL, CL, CL, SR, CL, CL, CL, CL, LA, LI, CL],
+        [SS, ES, SS, SA, SS, SS, SS, SS, SS, LI, SA],
+        out_fin,
+        out_ack,
+        out_rst,
+        [SA, ES, ES, SR, SA, SA, SA, SA, SA, SA, SA],
+        only_fin,
+        only_ack,
+        only_rst,
+    ]
+};
+
+/// [`NORMAL`] and [`SECURE`], laid out so that an index of nine bits is always inside.
+static TABLE: [u8; 512] = flat();
 
 #[expect(clippy::indexing_slicing, reason = "evaluated by the compiler")]
-const fn flat() -> [u8; 256] {
-    let mut flat = [CLOSE; 256];
+const fn flat() -> [u8; 512] {
+    let mut flat = [CLOSE; 512];
     let mut row = 0;
     while row < NORMAL.len() {
         let mut state = 0;
         while state < STATES {
             flat[row * 16 + state] = NORMAL[row][state];
+            flat[256 + row * 16 + state] = SECURE[row][state];
             state += 1;
         }
         row += 1;
@@ -87,12 +117,13 @@ const fn flat() -> [u8; 256] {
     flat
 }
 
-/// The state after the packet. `side` is 0 IN, 1 OUT, 2 IN-ONLY.
+/// The state after the packet. `side` is 0 IN, 1 OUT, 2 IN-ONLY; `secure` says
+/// whether `secure_tcp` is in force.
 #[inline(always)]
-#[expect(clippy::indexing_slicing, reason = "the index is masked to the table's 256 entries")]
-pub(super) fn next(side: u8, state: u8, h: &Headers) -> u8 {
+#[expect(clippy::indexing_slicing, reason = "the index is masked to the table's 512 entries")]
+pub(super) fn next(side: u8, state: u8, h: &Headers, secure: bool) -> u8 {
     // The first of these that is set counts, so SYN with ACK is a SYN.
-    let event = if h.event & RST != 0 {
+    let event: u16 = if h.event & RST != 0 {
         3
     } else if h.event & SYN != 0 {
         0
@@ -105,8 +136,11 @@ pub(super) fn next(side: u8, state: u8, h: &Headers) -> u8 {
     };
     // The verifier of 6.1 finds no bound in what was put together: it needs a mask,
     // which the compiler must not know to be needless.
-    let index = ((side & 3) << 6) | (event << 4) | (state & 15);
-    TABLE[core::hint::black_box(u32::from(index)) as usize & 255]
+    let index = (u16::from(secure) << 8)
+        | (u16::from(side & 3) << 6)
+        | (event << 4)
+        | u16::from(state & 15);
+    TABLE[core::hint::black_box(u32::from(index)) as usize & 511]
 }
 
 /// Half-open connections count as active: seen on 6.1.

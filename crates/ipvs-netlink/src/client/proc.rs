@@ -52,9 +52,14 @@ fn refusal(error: &io::Error) -> ClientError {
     ClientError::Refused(Errno::from_io_error(error).unwrap_or(Errno::IO))
 }
 
+/// Reads a file of this network namespace.
+pub(crate) fn file_text(name: &str) -> io::Result<String> {
+    fs::read_to_string(Path::new("/proc/net").join(name))
+}
+
 /// Reads the connections of this network namespace.
 pub(crate) fn connections() -> io::Result<Vec<Connection>> {
-    let text = fs::read_to_string("/proc/net/ip_vs_conn")?;
+    let text = file_text("ip_vs_conn")?;
     Ok(text.lines().skip(1).filter_map(connection).collect())
 }
 

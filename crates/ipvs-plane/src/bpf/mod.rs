@@ -24,6 +24,7 @@ use ipvs_core::mark::MarkRule;
 use ipvs_core::service::ServiceKey;
 use ipvs_core::settings::Settings;
 use ipvs_core::snapshot::{ConnStatus, Control, DestStatus, Refused, ServiceStatus, Timeouts};
+use ipvs_core::stats::{Counters, Rates};
 use ipvs_core::sysctl::{self, SysctlError};
 use ipvs_core::verdict::Reason;
 
@@ -186,6 +187,14 @@ impl Control for BpfPlane {
 
     fn timeouts(&mut self) -> Timeouts {
         self.registry.timeouts()
+    }
+
+    fn statistics(&mut self) -> (Counters, Rates) {
+        self.registry.statistics()
+    }
+
+    fn cpu_counters(&mut self, each: &mut dyn FnMut(Counters)) {
+        self.registry.cpu_counters(each);
     }
 
     fn sysctls(&mut self, each: &mut dyn FnMut(&'static str, sysctl::Value)) {

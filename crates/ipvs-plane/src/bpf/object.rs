@@ -41,6 +41,7 @@ pub(super) const MAPS: &[&str] = &[
     "IPVS_SWEEPER",
     "IPVS_DEST_ACCOUNTS",
     "IPVS_SERVICE_ACCOUNTS",
+    "IPVS_TOTAL_ACCOUNT",
 ];
 
 /// The TC program.

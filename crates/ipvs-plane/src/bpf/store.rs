@@ -24,7 +24,7 @@ use super::StartError;
 use super::object::Maps;
 use crate::registry::adopt::Found;
 use crate::rtnetlink::{FoundRoute, Rtnetlink};
-use crate::store::{Account, Limits, LoadValues, Owner, Store};
+use crate::store::{Account, HostMemory, Limits, LoadValues, Owner, Store};
 
 /// Octets in front of an errand's words: an Ethernet header.
 const ERRAND_AT: usize = 14;
@@ -49,6 +49,7 @@ pub(super) struct BpfStore {
     reasons: PerCpuArray<MapData, u64>,
     dest_accounts: Records<{ size_of::<Account>() }>,
     service_accounts: Records<{ size_of::<Account>() }>,
+    total_account: Records<{ size_of::<Account>() }>,
     control: Xdp,
     limits: Limits,
     clock_offset: u64,
@@ -89,6 +90,7 @@ impl BpfStore {
             reasons: take.typed("IPVS_REASONS")?,
             dest_accounts: take.typed("IPVS_DEST_ACCOUNTS")?,
             service_accounts: take.typed("IPVS_SERVICE_ACCOUNTS")?,
+            total_account: take.typed("IPVS_TOTAL_ACCOUNT")?,
             control,
             limits,
             clock_offset: 0,
@@ -210,6 +212,10 @@ impl Store for BpfStore {
         self.limits
     }
 
+    fn memory(&mut self) -> HostMemory {
+        HostMemory::of_this_host()
+    }
+
     fn now(&mut self) -> Instant {
         let now = rustix::time::clock_gettime(ClockId::MonotonicCoarse);
         let seconds = u64::try_from(now.tv_sec).unwrap_or(0);
@@ -298,11 +304,12 @@ impl Store for BpfStore {
     }
 
     fn counter_values(&mut self, id: DestId) -> Counters {
-        let Ok(values) = self.counters.get(&id, 0) else { return Counters::default() };
-        values.iter().fold(Counters::default(), |sum, octets| {
-            let counters: Counters = transmute!(*octets);
-            sum.plus(counters)
-        })
+        self.cpu_counter_values(id).into_iter().fold(Counters::default(), Counters::plus)
+    }
+
+    fn cpu_counter_values(&mut self, id: DestId) -> Vec<Counters> {
+        let Ok(values) = self.counters.get(&id, 0) else { return Vec::new() };
+        values.iter().map(|octets| transmute!(*octets)).collect()
     }
 
     fn reset_counters(&mut self, id: DestId) -> Result<(), MapError> {
@@ -329,6 +336,7 @@ impl Store for BpfStore {
         let octets = match owner {
             Owner::Service(id) => self.service_accounts.get(&id, 0),
             Owner::Dest(id) => self.dest_accounts.get(&id, 0),
+            Owner::Total => self.total_account.get(&0, 0),
         };
         octets.map_or_else(|_| Account::default(), |octets| transmute!(octets))
     }
@@ -338,6 +346,7 @@ impl Store for BpfStore {
         match owner {
             Owner::Service(id) => self.service_accounts.set(id, octets, 0),
             Owner::Dest(id) => self.dest_accounts.set(id, octets, 0),
+            Owner::Total => self.total_account.set(0, octets, 0),
         }
     }
 

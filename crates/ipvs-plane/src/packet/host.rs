@@ -14,6 +14,7 @@ use rustix::time::{ClockId, clock_gettime};
 
 use crate::memory::Host;
 use crate::rtnetlink::{Address, FoundRoute, Link, Neighbour, NeighbourState, Rtnetlink};
+use crate::store::HostMemory;
 
 /// Routes remembered at most.
 const ROUTES: usize = 1 << 14;
@@ -214,6 +215,10 @@ impl Host for LinuxHost {
 
     fn interface(&self, name: &str) -> Option<u32> {
         self.links.values().find(|link| link.name == name).map(|link| link.index)
+    }
+
+    fn memory(&self) -> HostMemory {
+        HostMemory::of_this_host()
     }
 
     fn now(&self) -> Instant {

@@ -9,6 +9,7 @@ use ipvs_core::service::{Service, ServiceKey};
 use ipvs_core::settings::Settings;
 
 use super::addrs::Addrs;
+use super::estimates::Estimates;
 use super::ids::{Ids, Runs};
 use super::marks::Marks;
 use super::own::Own;
@@ -85,6 +86,7 @@ impl<S: Store> Registry<S> {
         let rules = found.mark_rules.iter().copied().map(MarkRule::named).collect();
         let mut registry = Self {
             store,
+            estimates: Estimates::from(now),
             settings: found.settings,
             services,
             dests: found.dests,
@@ -98,6 +100,7 @@ impl<S: Store> Registry<S> {
             serial,
         };
         registry.adopt_owned();
+        registry.begin_estimates();
         registry
     }
 }

@@ -372,6 +372,7 @@ impl<S: Store> Registry<S> {
             let Some(before) = before else { continue };
             if id != Some(before.id) {
                 self.service_ids.retire(before.id);
+                self.estimates.forget_service(before.id);
             }
             if runs.contains(&key) {
                 self.runs.retire(before.run);
@@ -469,15 +470,23 @@ impl<S: Store> Registry<S> {
     fn write_reset(&mut self, id: DestId, reset: Reset, draft: &Draft) -> Result<(), S::Error> {
         match reset {
             Reset::All => self.store.reset_load(id)?,
+            Reset::Statistics if self.dests.get(&id).is_some_and(Dest::is_available) => {
+                // Moved without having been deleted, it leaves its count behind.
+                self.retire_count(id, Owner::Total)?;
+            }
             Reset::Statistics => {}
             Reset::Returned => {
                 let counted = self.store.counter_values(id);
+                let mut account = self.store.account(Owner::Total);
+                account.base = account.base.since(counted);
+                self.store.put_account(Owner::Total, &account)?;
                 let service = draft.dests.get(&id).map_or(0, |dest| dest.service);
                 let mut account = self.store.account(Owner::Service(service));
                 account.base = account.base.since(counted);
                 return self.store.put_account(Owner::Service(service), &account);
             }
         }
+        self.estimates.forget_dest(id);
         self.store.reset_counters(id)?;
         self.store.put_account(Owner::Dest(id), &Account::default())
     }
@@ -521,16 +530,22 @@ impl<S: Store> Registry<S> {
             let Some(mut dest) = self.dests.get(id).copied() else { continue };
             dest.flags = 0;
             self.store.put_dest(*id, &dest)?;
-            let counted = self.store.counter_values(*id);
-            let mut account = self.store.account(Owner::Service(dest.service));
-            account.base = account.base.plus(counted);
-            self.store.put_account(Owner::Service(dest.service), &account)?;
+            self.retire_count(*id, Owner::Service(dest.service))?;
+            self.retire_count(*id, Owner::Total)?;
         }
         if draft.settings.expire_nodest_conn != 0 && !draft.deleted.is_empty() {
             let gone: Vec<DestId> = draft.deleted.iter().map(|(id, _, _)| *id).collect();
             self.end_connections_of(&gone)?;
         }
         Ok(())
+    }
+
+    /// Adds what a destination has counted to the base of `owner`.
+    fn retire_count(&mut self, id: DestId, owner: Owner) -> Result<(), S::Error> {
+        let counted = self.store.counter_values(id);
+        let mut account = self.store.account(owner);
+        account.base = account.base.plus(counted);
+        self.store.put_account(owner, &account)
     }
 
     /// Ends the connections of deleted destinations now (`expire_nodest_conn`).
@@ -555,16 +570,10 @@ impl<S: Store> Registry<S> {
                 .collect(),
         };
         for entry in entries {
-            let mut total = self.store.account(Owner::Service(entry.id));
-            total.zero = total.base;
-            for id in &entry.dests {
-                let counted = self.store.counter_values(*id);
-                total.zero = total.zero.plus(counted);
-                let mut account = self.store.account(Owner::Dest(*id));
-                account.zero = counted;
-                self.store.put_account(Owner::Dest(*id), &account)?;
-            }
-            self.store.put_account(Owner::Service(entry.id), &total)?;
+            self.zero_service(&entry)?;
+        }
+        if which.is_none() {
+            self.zero(Owner::Total)?;
         }
         Ok(())
     }

@@ -8,6 +8,7 @@ mod addrs;
 pub mod adopt;
 mod apply;
 mod check;
+mod estimates;
 mod ids;
 mod marks;
 mod own;
@@ -18,12 +19,14 @@ mod trash;
 
 use std::collections::HashMap;
 
+use ipvs_core::defence;
 use ipvs_core::dest::{Dest, DestId};
 use ipvs_core::service::{SchedulerKind, Service, ServiceKey, ServiceSpec};
 use ipvs_core::settings::Settings;
 
 use crate::store::Store;
 use addrs::Addrs;
+use estimates::Estimates;
 use ids::{Ids, Runs};
 use marks::Marks;
 use own::Own;
@@ -95,6 +98,7 @@ pub struct Registry<S> {
     dests: HashMap<DestId, Dest>,
     trash: Trash,
     addrs: Addrs,
+    estimates: Estimates,
     service_ids: Ids,
     dest_ids: Ids,
     runs: Runs,
@@ -106,8 +110,9 @@ pub struct Registry<S> {
 
 impl<S: Store> Registry<S> {
     /// A registry over tables that hold nothing yet.
-    pub fn new(store: S) -> Result<Self, S::Error> {
+    pub fn new(mut store: S) -> Result<Self, S::Error> {
         let limits = store.limits();
+        let estimates = Estimates::from(store.now());
         let mut registry = Self {
             store,
             settings: Settings::DEFAULT,
@@ -115,6 +120,7 @@ impl<S: Store> Registry<S> {
             dests: HashMap::new(),
             trash: Trash::default(),
             addrs: Addrs::default(),
+            estimates,
             service_ids: Ids::new(limits.services),
             dest_ids: Ids::new(limits.dests),
             runs: Runs::new(limits.members),
@@ -122,6 +128,11 @@ impl<S: Store> Registry<S> {
             marks: Marks::default(),
             serial: 0,
         };
+        // One in 32 pages, as on a kernel.
+        let messages = registry.store.memory().total / 32;
+        #[expect(clippy::cast_possible_truncation, reason = "split into two halves")]
+        let halves = [messages as u32, (messages >> 32) as u32];
+        registry.settings.sync_qlen_max = halves;
         registry.store.put_settings(&registry.settings)?;
         Ok(registry)
     }
@@ -148,6 +159,18 @@ impl<S: Store> Registry<S> {
         self.store.put_settings(&settings)?;
         self.settings = settings;
         Ok(())
+    }
+
+    /// Has memory decide which defence is in force.
+    fn watch_memory(&mut self) {
+        let mut settings = self.settings;
+        defence::adjust(&mut settings, self.store.memory().free);
+        if settings == self.settings {
+            return;
+        }
+        if let Err(error) = self.change_settings(|it| *it = settings) {
+            tracing::error!(%error, "defence stays as it is");
+        }
     }
 
     /// Every service's key, in no particular order.
@@ -183,9 +206,12 @@ impl<S: Store> Registry<S> {
     /// Gives back what edits left behind. To be called about once a second of
     /// the plane's clock: no packet looks at a replaced list for that long.
     pub fn tick(&mut self) {
+        self.watch_memory();
         let now = self.store.now();
+        self.estimate(now);
         for id in self.trash.due(now, &mut self.store) {
             self.dests.remove(&id);
+            self.estimates.forget_dest(id);
             self.dest_ids.retire(id);
             self.addrs.stale = true;
         }

@@ -2,6 +2,7 @@
 
 use ipvs_core::command::Command;
 use ipvs_core::conn::{Conn, ConnFlags};
+use ipvs_core::defence;
 use ipvs_core::dest::{Dest, DestId};
 use ipvs_core::mark::MarkRule;
 use ipvs_core::proto::{self, tcp};
@@ -16,33 +17,24 @@ use crate::store::{Owner, Store};
 
 impl<S: Store> Registry<S> {
     fn service_status(&mut self, entry: &Entry) -> ServiceStatus {
-        let account = self.store.account(Owner::Service(entry.id));
-        let counted = entry
-            .dests
-            .iter()
-            .fold(account.base, |sum, id| sum.plus(self.store.counter_values(*id)));
+        let (counters, rates) = self.shown(Owner::Service(entry.id));
         let mut spec = entry.spec;
         spec.flags |= ServiceFlags::HASHED;
-        ServiceStatus {
-            key: entry.key,
-            spec,
-            counters: counted.since(account.zero),
-            rates: Rates::default(),
-        }
+        ServiceStatus { key: entry.key, spec, counters, rates }
     }
 
     fn dest_status(&mut self, id: DestId) -> Option<DestStatus> {
         let dest = *self.dests.get(&id)?;
         let load = self.store.load_values(id);
-        let counted: Counters = self.store.counter_values(id);
+        let (counters, rates) = self.shown(Owner::Dest(id));
         Some(DestStatus {
             key: dest.key,
             spec: dest.spec,
             active: load.active,
             inactive: load.inactive,
             persistent: load.persistent,
-            counters: counted.since(self.store.account(Owner::Dest(id)).zero),
-            rates: Rates::default(),
+            counters,
+            rates,
         })
     }
 }
@@ -98,6 +90,23 @@ impl<S: Store> Control for Registry<S> {
         }
     }
 
+    fn statistics(&mut self) -> (Counters, Rates) {
+        self.shown(Owner::Total)
+    }
+
+    fn cpu_counters(&mut self, each: &mut dyn FnMut(Counters)) {
+        // What was deleted is not known by CPU any more; the first one has it.
+        let mut cpus = vec![self.store.account(Owner::Total).base];
+        for id in self.services.values().flat_map(|entry| &entry.dests) {
+            let counted = self.store.cpu_counter_values(*id);
+            cpus.resize(cpus.len().max(counted.len()), Counters::default());
+            for (sum, counted) in cpus.iter_mut().zip(counted) {
+                *sum = sum.plus(counted);
+            }
+        }
+        cpus.into_iter().for_each(each);
+    }
+
     fn sysctls(&mut self, each: &mut dyn FnMut(&'static str, sysctl::Value)) {
         for sysctl in &sysctl::ALL {
             each(sysctl.name, sysctl.get(&self.settings));
@@ -108,6 +117,7 @@ impl<S: Store> Control for Registry<S> {
         let sysctl = sysctl::find(name).ok_or(SysctlError::Unknown)?;
         let mut settings = self.settings;
         sysctl.set(&mut settings, text)?;
+        defence::adjust(&mut settings, self.store.memory().free);
         self.change_settings(|it| *it = settings).map_err(|error| {
             tracing::error!(%error, "the settings could not be written");
             SysctlError::Plane

@@ -10,6 +10,7 @@ use ipvs_core::mark::{self, MarkRule};
 use ipvs_core::name::Name;
 use ipvs_core::service::{ServiceKey, ServiceSpec};
 use ipvs_core::snapshot::Control as _;
+use ipvs_core::sysctl::SysctlError;
 use ipvs_core::tables::Tables as _;
 use ipvs_core::time::{Instant, Millis};
 
@@ -90,6 +91,13 @@ fn refer_to(registry: &Tested, id: DestId, active: u32) {
     registry.store().load(id).unwrap().active.set(active);
 }
 
+/// Two seconds, after which statistics are made anew.
+fn pass_interval(registry: &mut Tested) {
+    let clock = &registry.store().host.0;
+    clock.set(clock.get().after(Millis(2_000)));
+    registry.tick();
+}
+
 fn pass_time(registry: &mut Tested, minutes: u32) {
     for _ in 0..minutes {
         let clock = &registry.store().host.0;
@@ -138,6 +146,7 @@ fn a_destination_deleted_and_added_in_one_list_keeps_its_connections_and_statist
     registry.apply(&[Command::DeleteDest(service(80), dest(1)), add_dest(80, 1)]).unwrap();
     assert_eq!(id_of(&registry, 1), Some(id));
     assert_eq!(members(&registry), [id_of(&registry, 1), id_of(&registry, 2)]);
+    pass_interval(&mut registry);
     let mut listed = Vec::new();
     registry.dests(&service(80), &mut |dest| listed.push((dest.active, dest.counters.in_bytes)));
     assert_eq!(listed, [(3, 100), (0, 0)]);
@@ -156,7 +165,9 @@ fn a_configuration_replaced_in_one_list_keeps_its_connections_but_no_statistics(
     assert_eq!(id_of(&registry, 1), Some(id));
     assert_eq!(members(&registry), [id_of(&registry, 2), id_of(&registry, 1)]);
     assert_eq!(registry.store().load(id).unwrap().active.get(), 3);
+    pass_interval(&mut registry);
     assert_eq!(registry.service(&service(80)).unwrap().counters.in_bytes, 0);
+    assert_eq!(registry.statistics().0.in_bytes, 100, "the total forgets nothing");
     // The place of the list is still its own.
     registry.tick();
     registry.apply(&[add_service(81), add_dest(81, 3)]).unwrap();
@@ -342,4 +353,86 @@ fn a_mark_rule_waits_for_its_interface_and_follows_it() {
     let mut second = Registry::adopt(registry.store, found);
     assert_eq!(second.mark_rules(), [on(b"eth7", 1)]);
     second.apply(&[Command::DeleteMarkRule(on(b"eth7", 1))]).unwrap();
+}
+
+/// Octets that came in, as they are shown of the service, of its only
+/// destination, and of everything together.
+fn shown(registry: &mut Tested) -> [u64; 3] {
+    let mut of_dest = 0;
+    registry.dests(&service(80), &mut |dest| of_dest = dest.counters.in_bytes);
+    let of_service = registry.service(&service(80)).unwrap().counters.in_bytes;
+    [of_service, of_dest, registry.statistics().0.in_bytes]
+}
+
+#[test]
+fn statistics_are_those_of_the_last_look_and_a_new_zero_point_is_there() {
+    let mut registry = registry();
+    registry.apply(&[add_service(80), add_dest(80, 1)]).unwrap();
+    let id = id_of(&registry, 1).unwrap();
+    let count = |registry: &Tested, octets| registry.store().counters(id).unwrap().count_in(octets);
+    count(&registry, 100);
+    assert_eq!(shown(&mut registry), [0; 3]);
+    pass_interval(&mut registry);
+    count(&registry, 10);
+    assert_eq!(shown(&mut registry), [100; 3]);
+    assert_eq!(registry.service(&service(80)).unwrap().rates.in_bytes, 12);
+    registry.apply(&[Command::Zero(Some(service(80)))]).unwrap();
+    assert_eq!(shown(&mut registry), [0, 0, 100], "the total has its own zero point");
+    assert_eq!(registry.service(&service(80)).unwrap().rates.in_bytes, 0);
+    pass_interval(&mut registry);
+    assert_eq!(shown(&mut registry), [10, 10, 110], "what was not looked at comes after it");
+    registry.apply(&[Command::Zero(None)]).unwrap();
+    assert_eq!(shown(&mut registry), [0; 3]);
+}
+
+#[test]
+fn statistics_stand_still_while_estimation_is_off() {
+    let mut registry = registry();
+    registry.apply(&[add_service(80), add_dest(80, 1)]).unwrap();
+    let id = id_of(&registry, 1).unwrap();
+    registry.set_sysctl("run_estimation", "0").unwrap();
+    registry.store().counters(id).unwrap().count_in(100);
+    pass_interval(&mut registry);
+    assert_eq!(shown(&mut registry), [0; 3]);
+    registry.set_sysctl("run_estimation", "1").unwrap();
+    pass_interval(&mut registry);
+    assert_eq!(shown(&mut registry), [100; 3]);
+}
+
+#[test]
+fn the_total_keeps_what_was_deleted_and_counts_nothing_twice() {
+    let mut registry = registry();
+    registry.apply(&[add_service(80), add_dest(80, 1)]).unwrap();
+    let id = id_of(&registry, 1).unwrap();
+    refer_to(&registry, id, 1);
+    registry.store().counters(id).unwrap().count_in(100);
+    for _ in 0..3 {
+        registry.apply(&[Command::DeleteDest(service(80), dest(1))]).unwrap();
+        pass_interval(&mut registry);
+        assert_eq!(registry.statistics().0.in_bytes, 100);
+        registry.apply(&[add_dest(80, 1)]).unwrap();
+        pass_interval(&mut registry);
+        assert_eq!(shown(&mut registry), [100; 3]);
+    }
+    let mut cpus = 0;
+    registry.cpu_counters(&mut |counters| cpus += counters.in_bytes);
+    assert_eq!(cpus, 100);
+    registry.apply(&[Command::Flush]).unwrap();
+    pass_interval(&mut registry);
+    assert_eq!(registry.statistics().0.in_bytes, 100);
+}
+
+#[test]
+fn a_mode_that_memory_decides_reads_back_what_memory_decided() {
+    let mut registry = registry();
+    registry.set_sysctl("secure_tcp", "2").unwrap();
+    assert_eq!(registry.settings().secure_tcp, 1);
+    // More pages than the host has.
+    registry.set_sysctl("amemthresh", "2000000000").unwrap();
+    assert_eq!(registry.settings().secure_tcp, 2);
+    registry.set_sysctl("drop_packet", "1").unwrap();
+    assert_eq!((registry.settings().drop_packet, registry.settings().drop_rate), (2, 1));
+    assert_eq!(registry.set_sysctl("drop_packet", "4"), Err(SysctlError::Invalid));
+    registry.set_sysctl("amemthresh", "0").unwrap();
+    assert_eq!((registry.settings().drop_packet, registry.settings().drop_rate), (1, 0));
 }

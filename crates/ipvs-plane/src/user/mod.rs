@@ -30,6 +30,7 @@ use ipvs_core::mark::MarkRule;
 use ipvs_core::service::ServiceKey;
 use ipvs_core::settings::Settings;
 use ipvs_core::snapshot::{ConnStatus, Control, DestStatus, Refused, ServiceStatus, Timeouts};
+use ipvs_core::stats::{Counters, Rates};
 use ipvs_core::sysctl::{self, SysctlError};
 use ipvs_core::verdict::Reason;
 use rustix::event::{EventfdFlags, eventfd};
@@ -324,6 +325,19 @@ impl Control for UserPlane {
     fn timeouts(&mut self) -> Timeouts {
         let nothing = Timeouts { tcp: 0, tcp_fin: 0, udp: 0 };
         self.ask(|worker| worker.registry.timeouts()).unwrap_or(nothing)
+    }
+
+    fn statistics(&mut self) -> (Counters, Rates) {
+        self.ask(|worker| worker.registry.statistics()).unwrap_or_default()
+    }
+
+    fn cpu_counters(&mut self, each: &mut dyn FnMut(Counters)) {
+        let cpus = self.ask(|worker| {
+            let mut cpus = Vec::new();
+            worker.registry.cpu_counters(&mut |counters| cpus.push(counters));
+            cpus
+        });
+        cpus.into_iter().flatten().for_each(each);
     }
 
     fn sysctls(&mut self, each: &mut dyn FnMut(&'static str, sysctl::Value)) {

@@ -12,11 +12,11 @@ use ipvs_core::addr::{Addr, Family};
 use ipvs_core::command::Command;
 use ipvs_core::conn::Tuple;
 use ipvs_core::director::{self, Arrival, Scratch};
-use ipvs_core::expiry;
 use ipvs_core::snapshot::Refused;
 use ipvs_core::tables::Tables as _;
 use ipvs_core::time::{Instant, Millis};
 use ipvs_core::verdict::{Reason, Verdict};
+use ipvs_core::{defence, expiry};
 use ipvs_wire::{Buffer, ethernet};
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 
@@ -379,6 +379,7 @@ impl Worker {
         let tables = self.registry.store();
         let share = tables.touched().div_ceil(SHARES);
         let first = share * (self.ticks % SHARES);
+        defence::drop_entries(tables, &mut Tuple::default(), tables.touched(), now);
         expiry::sweep(tables, &mut Tuple::default(), first, share, now);
         self.ticks = self.ticks.wrapping_add(1);
         if self.ticks.is_multiple_of(SHARES) {

@@ -12,6 +12,16 @@ pub enum Kind {
     /// A listing of connections: lines behind the heading in any order, and
     /// times to expiry within [`TOLERANCE`].
     Connections,
+    /// The same from the kernel's files, where the time stands last.
+    ProcConnections,
+    /// Lines in any order: services, which the kernel shows as it hashes them.
+    AnyOrder,
+    /// Line by line, but rates only about the same: estimates depend on when they
+    /// were made. They stand below a heading that says so.
+    Rates {
+        /// Of the numbers.
+        radix: u32,
+    },
 }
 
 /// Seconds by which times to expiry may differ: the kernel's timers are coarse.
@@ -22,19 +32,48 @@ pub fn compare(expected: &str, got: &str, volatile: &Volatile, kind: Kind) -> Ve
     let Volatile::Lines(volatile) = volatile else { return Vec::new() };
     let (mut expected, mut got) = (lines(expected), lines(got));
     match kind {
+        Kind::ProcConnections => {
+            expected.sort();
+            got.sort();
+            forgive(&expected, &mut got, proc_connection);
+        }
+        Kind::AnyOrder => {
+            // Where a line stood in one recording, another may have stood in the next.
+            let mut kept = 0;
+            expected.retain(|_| {
+                kept += 1;
+                !volatile.contains(&(kept - 1))
+            });
+            if !volatile.is_empty() && expected.len() + volatile.len() == got.len() {
+                got.retain(|line| expected.contains(line));
+            }
+            expected.sort();
+            got.sort();
+        }
         Kind::Connections => {
             sort_connections(&mut expected);
             sort_connections(&mut got);
-            forgive_timers(&expected, &mut got);
+            forgive(&expected, &mut got, connection);
         }
-        Kind::Ordered if expected.len() == got.len() => {
+        Kind::Ordered | Kind::Rates { .. } if expected.len() == got.len() => {
+            let mut are_rates = false;
+            for (wanted, line) in expected.iter().zip(&mut got) {
+                are_rates |= wanted.contains("Conns/s") || wanted.contains("CPS");
+                let is_same = match kind {
+                    Kind::Rates { radix } if are_rates => is_about(wanted, line, radix),
+                    _ => is_of_the_machine(wanted, line),
+                };
+                if is_same {
+                    line.clone_from(wanted);
+                }
+            }
             for place in volatile {
                 if let (Some(line), Some(wanted)) = (got.get_mut(*place), expected.get(*place)) {
                     line.clone_from(wanted);
                 }
             }
         }
-        Kind::Ordered => {}
+        Kind::Ordered | Kind::Rates { .. } => {}
     }
     let whole = |lines: &[String]| lines.iter().flat_map(|line| [line, "\n"]).collect::<String>();
     let (expected, got) = (whole(&expected), whole(&got));
@@ -74,8 +113,48 @@ fn sort_connections(lines: &mut [String]) {
     }
 }
 
+/// The parts of a line of the kernel's files of connections: nothing, seconds to
+/// expiry, the rest.
+fn proc_connection(line: &str) -> Option<(&str, u64, &str)> {
+    let (rest, timer) = line.trim_end().rsplit_once(' ')?;
+    Some(("", timer.parse().ok()?, rest.trim_end()))
+}
+
+/// Whether two lines show a setting whose default is that of the machine.
+fn is_of_the_machine(expected: &str, got: &str) -> bool {
+    const QUEUE: &str = "net.ipv4.vs.sync_qlen_max = ";
+    let is_number =
+        |line: &str| line.strip_prefix(QUEUE).is_some_and(|it| it.parse::<u64>().is_ok());
+    is_number(expected) && is_number(got)
+}
+
+/// Whether two lines are the same but for their last five columns, and those
+/// about the same.
+fn is_about(expected: &str, got: &str, radix: u32) -> bool {
+    let rate = |word: &str| u64::from_str_radix(word, radix).ok();
+    let (wanted, found): (Vec<&str>, Vec<&str>) =
+        (expected.split_whitespace().collect(), got.split_whitespace().collect());
+    let numbers = wanted.len().saturating_sub(5);
+    wanted.len() == found.len()
+        && wanted.get(..numbers) == found.get(..numbers)
+        && wanted.iter().zip(&found).skip(numbers).all(|(wanted, found)| {
+            wanted == found
+                || matches!((rate(wanted), rate(found)), (Some(a), Some(b)) if is_near(a, b))
+        })
+}
+
+/// Two looks at the counters may differ by one interval, in which a quarter is lost.
+const fn is_near(a: u64, b: u64) -> bool {
+    let (less, more) = if a < b { (a, b) } else { (b, a) };
+    more - less <= 2 || less * 3 >= more * 2
+}
+
 /// Takes over the expected line where only the timer differs, and not by much.
-fn forgive_timers(expected: &[String], got: &mut [String]) {
+fn forgive(
+    expected: &[String],
+    got: &mut [String],
+    connection: fn(&str) -> Option<(&str, u64, &str)>,
+) {
     for line in got {
         let Some((protocol, timer, rest)) = connection(line) else { continue };
         let same = expected.iter().find(|wanted| {
@@ -117,6 +196,36 @@ mod tests {
             ["- TCP 01:00  CLOSE a", "+ TCP 00:57  CLOSE a"]
         );
         assert_eq!(connections("TCP 01:00  CLOSE a\n", "TCP 01:00  CLOSE b\n").len(), 2);
+    }
+
+    #[test]
+    fn rates_may_be_one_estimate_off_and_totals_may_not() {
+        let check = |radix, expected: &str, got: &str| {
+            compare(expected, got, &Volatile::default(), Kind::Rates { radix }).is_empty()
+        };
+        let listing = |name: &str, rate: u32| format!("Prot CPS\n{name} 1 2 2 {rate} 0\n");
+        assert!(check(10, &listing("TCP a", 1000), &listing("TCP a", 750)));
+        assert!(!check(10, &listing("TCP a", 1000), &listing("TCP a", 600)));
+        assert!(!check(10, &listing("TCP a", 1000), &listing("TCP b", 1000)));
+        let file =
+            |total: &str, rate: &str| format!("Total\n1 2 2 {total} 0\nConns/s\n1 2 2 {rate} 0\n");
+        assert!(check(16, &file("FF", "FF"), &file("FF", "C0")));
+        assert!(!check(16, &file("FF", "FF"), &file("FE", "FF")));
+    }
+
+    #[test]
+    fn services_of_the_kernels_file_may_come_in_any_order() {
+        let check = |volatile| compare("h\na\nb 1\n", "b 2\nh\na\n", &volatile, Kind::AnyOrder);
+        assert_eq!(check(Volatile::Lines(vec![2])), Vec::<String>::new());
+        assert_eq!(check(Volatile::default()), ["- b 1", "+ b 2"]);
+    }
+
+    #[test]
+    fn the_time_of_the_kernels_file_stands_last() {
+        let check =
+            |got| compare("h\nTCP a NONE 60\n", got, &Volatile::default(), Kind::ProcConnections);
+        assert_eq!(check("TCP a NONE    58\nh\n"), Vec::<String>::new());
+        assert_eq!(check("TCP a NONE    57\nh\n").len(), 2);
     }
 
     #[test]

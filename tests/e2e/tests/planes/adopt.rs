@@ -91,6 +91,7 @@ pub(crate) fn everything_is_found(plane: Plane) -> Result<()> {
         client.get(SocketAddr::new(vip(Method::Nat, true), 80), TIMEOUT).map(|_| client)
     })?;
     let mut held = held?;
+    bed.await_statistics()?;
     let before = Shown::of(&bed)?;
     bed.kill_daemon()?;
     bed.start_daemon()?;

@@ -18,14 +18,9 @@ pub(crate) fn header(out: &mut dyn Write, with_engine: bool) -> io::Result<()> {
     }
 }
 
-/// Writes the line of a connection.
-pub(crate) fn row(
-    out: &mut dyn Write,
-    naming: Naming<'_>,
-    with_engine: bool,
-    conn: &Connection,
-) -> io::Result<()> {
-    let protocol = match conn.protocol {
+/// A protocol as connections and the kernel's files show it.
+pub(crate) fn protocol_name(protocol: u8) -> String {
+    match protocol {
         0 => "IP".to_owned(),
         1 => "ICMP".to_owned(),
         6 => "TCP".to_owned(),
@@ -33,7 +28,17 @@ pub(crate) fn row(
         58 => "ICMPv6".to_owned(),
         132 => "SCTP".to_owned(),
         other => format!("IP_{other}"),
-    };
+    }
+}
+
+/// Writes the line of a connection.
+pub(crate) fn row(
+    out: &mut dyn Write,
+    naming: Naming<'_>,
+    with_engine: bool,
+    conn: &Connection,
+) -> io::Result<()> {
+    let protocol = protocol_name(conn.protocol);
     let seconds = conn.expires_ms / 1000;
     let expire = format!("{:02}:{:02}", seconds / 60, seconds % 60);
     let endpoint = |family, addr, port| naming.endpoint(family, addr, port, conn.protocol);
