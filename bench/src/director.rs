@@ -130,6 +130,7 @@ impl Plane {
             dests: 64,
             members: 256,
             blocks: 16,
+            cached: 16,
             conns: flows.next_power_of_two(),
         };
         let options = Options { pins: pins.clone(), interfaces: interfaces.to_vec(), limits };

@@ -32,6 +32,31 @@ unsafe extern "C" fn turn<F: FnMut(u32) -> bool>(index: u32, step: *mut c_void) 
     if step(index) { 0 } else { 1 }
 }
 
+/// Calls `step` for the elements of a hash map until it returns false. The
+/// types must be those of the map.
+#[inline(always)]
+pub(crate) fn each<K, V, F: FnMut(&K, &V) -> bool>(map: *mut c_void, mut step: F) {
+    let callback: unsafe extern "C" fn(*mut c_void, *mut c_void, *mut c_void, *mut c_void) -> i64 =
+        element::<K, V, F>;
+    // SAFETY: the callback gets back the closure that outlives the call.
+    unsafe {
+        helpers::bpf_for_each_map_elem(map, callback as *mut c_void, (&raw mut step).cast(), 0);
+    }
+}
+
+/// One element: 0 goes on, 1 stops.
+unsafe extern "C" fn element<K, V, F: FnMut(&K, &V) -> bool>(
+    _map: *mut c_void,
+    key: *mut c_void,
+    value: *mut c_void,
+    step: *mut c_void,
+) -> i64 {
+    // SAFETY: `each` passes its closure, the kernel an element of the map.
+    let (step, key, value) =
+        unsafe { (&mut *step.cast::<F>(), &*key.cast::<K>(), &*value.cast::<V>()) };
+    if step(key, value) { 0 } else { 1 }
+}
+
 /// Adds to a cell that other CPUs change too; returns the value after it.
 #[inline(always)]
 pub(crate) fn add(cell: &Cell<u32>, delta: u32) -> u32 {

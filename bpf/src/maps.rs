@@ -11,6 +11,7 @@ use ipvs_core::director::Scratch;
 use ipvs_core::hop::CachedHop;
 use ipvs_core::mark::{self, MarkRule};
 use ipvs_core::near::Bucket;
+use ipvs_core::sched::cache::{Cache, CacheKey, Cached};
 use ipvs_core::sched::table::BLOCK;
 use ipvs_core::service::{Service, ServiceKey};
 use ipvs_core::settings::Settings;
@@ -59,6 +60,12 @@ pub(crate) static IPVS_SLOTS: HashMap<u32, [u32; BLOCK as usize], 65536, COPIED>
 /// Mark rules; an edit writes the new list beside the old one.
 #[btf_map]
 pub(crate) static IPVS_MARKS: Array<MarkRule, { mark::PLACES as usize }> = Array::new();
+/// Caches of lblc and lblcr: what there is of one besides its entries.
+#[btf_map]
+pub(crate) static IPVS_CACHES: Array<Shared<Cache>, 4096> = Array::new();
+/// The entries of all caches.
+#[btf_map]
+pub(crate) static IPVS_CACHED: HashMap<CacheKey, Shared<Cached>, 65536, COPIED> = HashMap::new();
 #[btf_map]
 pub(crate) static IPVS_DESTS: Array<Dest, 131_072, ALIGNED> = Array::new();
 #[btf_map]

@@ -8,6 +8,7 @@ use aya_ebpf::bindings::{bpf_timer, xdp_action, xdp_md};
 use aya_ebpf::helpers::generated as helpers;
 use ipvs_core::conn::{ConnId, Tuple};
 use ipvs_core::errand::Errand;
+use ipvs_core::sched::cache;
 use ipvs_core::time::Instant;
 use ipvs_core::{defence, expiry};
 
@@ -37,8 +38,13 @@ extern "C" fn ipvs_control(ctx: *mut xdp_md) -> u32 {
         Errand::Sweep => {
             drop_entries(used());
             sweep(0, used());
+            tend();
             start();
         }
+        Errand::OpenCache { cache: place, scheduler } => {
+            with_tables(|maps, _, now| cache::open(maps, place, scheduler, now));
+        }
+        Errand::CloseCache { cache: place } => with_tables(|maps, _, _| cache::close(maps, place)),
         Errand::MarkOverload { dest, overloaded } => {
             if let Some(load) = maps::IPVS_LOADS.get(dest) {
                 load.0.overloaded.set(u32::from(overloaded));
@@ -78,6 +84,7 @@ unsafe extern "C" fn turn(_map: *mut c_void, _key: *mut u32, sweeper: *mut Sweep
     let first = if sweeper.next < used { sweeper.next } else { 0 };
     let share = used / TURNS + 1;
     sweep(first, share);
+    tend();
     sweeper.next = first.wrapping_add(share);
     let timer: *mut bpf_timer = &raw mut sweeper.timer;
     // SAFETY: as above.
@@ -88,6 +95,12 @@ unsafe extern "C" fn turn(_map: *mut c_void, _key: *mut u32, sweeper: *mut Sweep
 #[inline(always)]
 fn used() -> u32 {
     maps::IPVS_USED.get(0).map_or(0, |used| used.0.get())
+}
+
+/// Looks after the caches of lblc and lblcr.
+#[inline(always)]
+fn tend() {
+    with_tables(|maps, _, now| cache::tend(maps, now));
 }
 
 #[inline(always)]

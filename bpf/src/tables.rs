@@ -4,6 +4,7 @@ use core::cell::Cell;
 use core::ffi::c_void;
 
 use aya_ebpf::bindings::{BPF_ANY, BPF_NOEXIST};
+use aya_ebpf::helpers::generated::bpf_map_update_elem;
 use ipvs_core::addr::AddrKey;
 use ipvs_core::conn::{Conn, ConnId, Found, NONE, Tuple};
 use ipvs_core::defence::Defence;
@@ -11,6 +12,7 @@ use ipvs_core::dest::{Dest, DestId, Load};
 use ipvs_core::hop::{CachedHop, RouteQuery, Way};
 use ipvs_core::mark::MarkRule;
 use ipvs_core::near::Bucket;
+use ipvs_core::sched::cache::{Cache, CacheKey, Cached};
 use ipvs_core::sched::table::BLOCK;
 use ipvs_core::service::{Service, ServiceKey};
 use ipvs_core::settings::Settings;
@@ -19,6 +21,9 @@ use ipvs_core::tables::{Linked, Tables};
 use ipvs_core::verdict::Reason;
 
 use crate::{fib, kernel, maps};
+
+/// A new entry of a cache.
+static EMPTY: [u64; size_of::<Cached>() / 8] = [0; size_of::<Cached>() / 8];
 
 /// The maps, with the context that route lookups need. `RESOLVES` is true for
 /// TC, which can leave a neighbour to the kernel.
@@ -71,6 +76,36 @@ impl<const RESOLVES: bool> Tables for Maps<RESOLVES> {
         // SAFETY: an element that is replaced stays readable until the program ends.
         let slots = unsafe { maps::IPVS_SLOTS.get(&block) }?;
         slots.get((slot % BLOCK) as usize).copied().filter(|id| *id != NONE)
+    }
+
+    #[inline(always)]
+    fn cache(&self, place: u32) -> Option<&Cache> {
+        maps::IPVS_CACHES.get(place).map(|cache| &cache.0)
+    }
+
+    #[inline(always)]
+    fn cached(&self, key: &CacheKey) -> Option<&Cached> {
+        // SAFETY: an element that is removed stays readable until the program ends.
+        unsafe { maps::IPVS_CACHED.get(key) }.map(|entry| &entry.0)
+    }
+
+    #[inline(always)]
+    fn make_cached(&self, key: &CacheKey) -> bool {
+        let map = (&raw const maps::IPVS_CACHED).cast_mut().cast::<c_void>();
+        let empty = (&raw const EMPTY).cast_mut().cast::<c_void>();
+        let key = core::ptr::from_ref(key).cast_mut().cast::<c_void>();
+        // SAFETY: key and value have the sizes of the map, and are read only.
+        unsafe { bpf_map_update_elem(map, key, empty, u64::from(BPF_NOEXIST)) == 0 }
+    }
+
+    #[inline(always)]
+    fn forget_cached(&self, key: &CacheKey) -> bool {
+        maps::IPVS_CACHED.remove(key).is_ok()
+    }
+
+    #[inline(always)]
+    fn each_cached<F: FnMut(&CacheKey, &Cached) -> bool>(&self, step: F) {
+        kernel::each((&raw const maps::IPVS_CACHED).cast_mut().cast(), step);
     }
 
     #[inline(always)]

@@ -13,6 +13,18 @@ pub enum Errand {
         /// The mark.
         overloaded: bool,
     },
+    /// Make a cache of lblc or lblcr an empty one of this scheduler.
+    OpenCache {
+        /// Place of the cache.
+        cache: u32,
+        /// Number of the scheduler.
+        scheduler: u32,
+    },
+    /// Empty a cache that is nobody's any more.
+    CloseCache {
+        /// Place of the cache.
+        cache: u32,
+    },
     /// End a connection now.
     End {
         /// The connection.
@@ -27,6 +39,8 @@ impl Errand {
             Self::Sweep => [0, 0, 0],
             Self::MarkOverload { dest, overloaded } => [1, dest, overloaded as u32],
             Self::End { conn } => [2, conn, 0],
+            Self::OpenCache { cache, scheduler } => [3, cache, scheduler],
+            Self::CloseCache { cache } => [4, cache, 0],
         }
     }
 
@@ -36,6 +50,8 @@ impl Errand {
         match words {
             [1, dest, mark] => Self::MarkOverload { dest, overloaded: mark != 0 },
             [2, conn, _] => Self::End { conn },
+            [3, cache, scheduler] => Self::OpenCache { cache, scheduler },
+            [4, cache, _] => Self::CloseCache { cache },
             _ => Self::Sweep,
         }
     }

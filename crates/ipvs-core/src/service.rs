@@ -132,6 +132,10 @@ pub enum SchedulerKind {
     MaglevHashing = 11,
     /// Power of two choices.
     PowerOfTwo = 12,
+    /// Locality-based least connection.
+    LocalityBased = 13,
+    /// Locality-based least connection with replication.
+    LocalityBasedReplicated = 14,
 }
 
 impl SchedulerKind {
@@ -150,6 +154,8 @@ impl SchedulerKind {
         Self::SourceHashing,
         Self::MaglevHashing,
         Self::PowerOfTwo,
+        Self::LocalityBased,
+        Self::LocalityBasedReplicated,
     ];
 
     /// ipvsadm's name.
@@ -168,6 +174,8 @@ impl SchedulerKind {
             Self::SourceHashing => "sh",
             Self::MaglevHashing => "mh",
             Self::PowerOfTwo => "twos",
+            Self::LocalityBased => "lblc",
+            Self::LocalityBasedReplicated => "lblcr",
         }
     }
 
@@ -192,6 +200,8 @@ impl SchedulerKind {
             10 => Self::SourceHashing,
             11 => Self::MaglevHashing,
             12 => Self::PowerOfTwo,
+            13 => Self::LocalityBased,
+            14 => Self::LocalityBasedReplicated,
             _ => Self::None,
         }
     }
@@ -218,7 +228,8 @@ pub struct Service {
     /// Largest weight, less the divisor, plus 1: where weighted round robin
     /// starts; 0 if no weight is positive.
     pub weight_top: u32,
-    /// First block of its scheduler's hash table, or [`NONE`](crate::conn::NONE).
+    /// First block of its scheduler's hash table, or the place of its cache;
+    /// [`NONE`](crate::conn::NONE) without one.
     pub table: u32,
 }
 

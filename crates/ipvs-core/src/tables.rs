@@ -9,6 +9,7 @@ use crate::dest::{Dest, DestId, Load};
 use crate::hop::{CachedHop, RouteQuery, Way, WayKind};
 use crate::mark::MarkRule;
 use crate::near::Bucket;
+use crate::sched::cache::{Cache, CacheKey, Cached};
 use crate::service::{Service, ServiceKey};
 use crate::settings::Settings;
 use crate::stats::LiveCounters;
@@ -54,6 +55,17 @@ pub trait Tables {
     /// The destination in `slot` of the hash table that begins with `block`; none
     /// if nobody has the slot, or there is no such table.
     fn slot(&self, block: u32, slot: u32) -> Option<DestId>;
+    /// The cache of lblc and lblcr at this place.
+    fn cache(&self, place: u32) -> Option<&Cache>;
+    /// The entry of a cache.
+    fn cached(&self, key: &CacheKey) -> Option<&Cached>;
+    /// Makes an empty entry; returns whether it did: there was none, and room for it.
+    fn make_cached(&self, key: &CacheKey) -> bool;
+    /// Removes an entry; returns whether it was there.
+    fn forget_cached(&self, key: &CacheKey) -> bool;
+    /// Calls `step` for every entry of all caches, in any order, until it returns
+    /// false. It may remove the entry.
+    fn each_cached<F: FnMut(&CacheKey, &Cached) -> bool>(&self, step: F);
     /// A destination.
     fn dest(&self, id: DestId) -> Option<&Dest>;
     /// What defence against floods remembers.

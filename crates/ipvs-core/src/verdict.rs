@@ -183,6 +183,9 @@ reasons! {
     SentTimeExceeded = "sent_time_exceeded",
     /// Answered: an error was sent: too long for the path.
     SentTooBig = "sent_too_big",
+    /// Noted besides the verdict: no room in the caches of lblc and lblcr; the
+    /// destination was chosen all the same.
+    CacheFull = "cache_full",
     /// Deferred: a fragment, which waits for the rest of its datagram.
     DeferredFragment = "deferred_fragment",
     /// Deferred: longer than the path and allowed to be cut.

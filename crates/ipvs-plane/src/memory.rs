@@ -2,7 +2,7 @@
 //! tests.
 
 use std::cell::{Cell, RefCell};
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::convert::Infallible;
 
 use ipvs_core::addr::{Addr, AddrKey, Family};
@@ -13,8 +13,9 @@ use ipvs_core::expiry;
 use ipvs_core::hop::{CachedHop, RouteQuery, Way, WayKind};
 use ipvs_core::mark::MarkRule;
 use ipvs_core::near::Bucket;
+use ipvs_core::sched::cache::{self, Cache, CacheKey, Cached};
 use ipvs_core::sched::table::BLOCK;
-use ipvs_core::service::{Service, ServiceKey};
+use ipvs_core::service::{SchedulerKind, Service, ServiceKey};
 use ipvs_core::settings::Settings;
 use ipvs_core::stats::{Counters, LiveCounters};
 use ipvs_core::tables::{Linked, Tables};
@@ -62,6 +63,55 @@ struct ServiceSlot {
     account: Account,
 }
 
+/// The entries of caches, in places that stay while they come and go.
+#[derive(Debug)]
+struct CachedTable {
+    index: RefCell<HashMap<CacheKey, usize>>,
+    entries: Box<[Cached]>,
+    fresh: Cell<usize>,
+    free: RefCell<Vec<usize>>,
+}
+
+impl CachedTable {
+    fn new(limit: u32) -> Result<Self, zerocopy::error::AllocError> {
+        Ok(Self {
+            index: RefCell::default(),
+            entries: <[Cached]>::new_box_zeroed_with_elems(limit as usize)?,
+            fresh: Cell::new(0),
+            free: RefCell::default(),
+        })
+    }
+
+    fn get(&self, key: &CacheKey) -> Option<&Cached> {
+        self.entries.get(*self.index.borrow().get(key)?)
+    }
+
+    fn make(&self, key: &CacheKey) -> bool {
+        let mut index = self.index.borrow_mut();
+        if index.contains_key(key) {
+            return false;
+        }
+        let place = self.free.borrow_mut().pop().unwrap_or_else(|| {
+            let fresh = self.fresh.get();
+            self.fresh.set((fresh + 1).min(self.entries.len()));
+            fresh
+        });
+        let Some(entry) = self.entries.get(place) else { return false };
+        entry.clear();
+        index.insert(*key, place);
+        true
+    }
+
+    fn forget(&self, key: &CacheKey) -> bool {
+        let place = self.index.borrow_mut().remove(key);
+        place.map(|place| self.free.borrow_mut().push(place)).is_some()
+    }
+
+    fn keys(&self) -> Vec<CacheKey> {
+        self.index.borrow().keys().copied().collect()
+    }
+}
+
 /// The tables, on a host that answers for routes and time.
 #[derive(Debug)]
 pub struct MemoryTables<H> {
@@ -76,6 +126,8 @@ pub struct MemoryTables<H> {
     members: Vec<DestId>,
     blocks: HashMap<u32, Box<[DestId; BLOCK as usize]>>,
     mark_rules: Vec<Option<MarkRule>>,
+    caches: Box<[Cache]>,
+    cached: CachedTable,
     dests: Vec<DestSlot>,
     addrs: HashMap<AddrKey, u32>,
     near: Box<[Bucket]>,
@@ -105,6 +157,8 @@ impl<H> MemoryTables<H> {
             members: Vec::new(),
             blocks: HashMap::new(),
             mark_rules: Vec::new(),
+            caches: <[Cache]>::new_box_zeroed_with_elems(limits.caches() as usize)?,
+            cached: CachedTable::new(limits.cached)?,
             dests: Vec::new(),
             addrs: HashMap::new(),
             near: (0..limits.near_buckets()).map(|_| Bucket::default()).collect(),
@@ -170,6 +224,30 @@ impl<H: Host> Tables for MemoryTables<H> {
     fn slot(&self, block: u32, slot: u32) -> Option<DestId> {
         let slots = self.blocks.get(&block.checked_add(slot / BLOCK)?)?;
         slots.get((slot % BLOCK) as usize).copied().filter(|id| *id != NONE)
+    }
+
+    fn cache(&self, place: u32) -> Option<&Cache> {
+        self.caches.get(place as usize)
+    }
+
+    fn cached(&self, key: &CacheKey) -> Option<&Cached> {
+        self.cached.get(key)
+    }
+
+    fn make_cached(&self, key: &CacheKey) -> bool {
+        self.cached.make(key)
+    }
+
+    fn forget_cached(&self, key: &CacheKey) -> bool {
+        self.cached.forget(key)
+    }
+
+    fn each_cached<F: FnMut(&CacheKey, &Cached) -> bool>(&self, mut step: F) {
+        for key in self.cached.keys() {
+            if self.cached.get(&key).is_some_and(|entry| !step(&key, entry)) {
+                break;
+            }
+        }
     }
 
     fn dest(&self, id: DestId) -> Option<&Dest> {
@@ -336,6 +414,25 @@ impl<H: Host> Store for MemoryTables<H> {
         Ok(())
     }
 
+    fn open_cache(&mut self, place: u32, scheduler: SchedulerKind) -> Result<(), Infallible> {
+        cache::open(self, place, scheduler as u32, self.host.now());
+        Ok(())
+    }
+
+    fn close_cache(&mut self, place: u32) -> Result<(), Infallible> {
+        cache::close(self, place);
+        Ok(())
+    }
+
+    fn open_caches(&mut self) -> Vec<u32> {
+        (0..).zip(&self.caches).filter(|(_, cache)| cache.is_open()).map(|(at, _)| at).collect()
+    }
+
+    fn cached_dests(&mut self) -> HashSet<DestId> {
+        let keys = self.cached.keys();
+        keys.iter().filter_map(|key| self.cached.get(key)).flat_map(Cached::dests).collect()
+    }
+
     fn put_block(
         &mut self,
         block: u32,
@@ -451,6 +548,7 @@ impl<H: Host> Store for MemoryTables<H> {
         let (used, now) = (self.fresh.get(), self.host.now());
         defence::drop_entries(self, &mut Tuple::default(), used, now);
         expiry::sweep(self, &mut Tuple::default(), 0, used, now);
+        cache::tend(self, now);
     }
 
     fn source_towards(&mut self, family: Family, addr: Addr) -> Addr {

@@ -1,16 +1,21 @@
 //! Where the control side writes its records: the tables of a plane, seen
 //! from the side that configures it.
 
+use std::collections::HashSet;
+
 use ipvs_core::addr::{Addr, AddrKey, Family};
 use ipvs_core::conn::{Conn, ConnId};
 use ipvs_core::dest::{Dest, DestId};
 use ipvs_core::mark::MarkRule;
 use ipvs_core::sched::table::BLOCK;
-use ipvs_core::service::{Service, ServiceKey};
+use ipvs_core::service::{SchedulerKind, Service, ServiceKey};
 use ipvs_core::settings::Settings;
 use ipvs_core::stats::Counters;
 use ipvs_core::time::Instant;
 use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout};
+
+/// Services that may have a cache, at most.
+const MOST_CACHES: u32 = 1 << 12;
 
 /// How many entries the tables of a plane hold.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -24,11 +29,19 @@ pub struct Limits {
     /// Blocks of all hash tables of schedulers together, 256 slots each: dh and sh
     /// take one a service, mh 16. Only those in use take memory.
     pub blocks: u32,
+    /// Addresses that all services with lblc or lblcr together remember; of the
+    /// eBPF plane only those that are take memory.
+    pub cached: u32,
     /// Connections and templates.
     pub conns: u32,
 }
 
 impl Limits {
+    /// Services with lblc or lblcr.
+    pub(crate) const fn caches(&self) -> u32 {
+        if self.services < MOST_CACHES { self.services } else { MOST_CACHES }
+    }
+
     /// Buckets of the memory in front of the index: there is room for two connections in each.
     pub(crate) const fn near_buckets(&self) -> u32 {
         self.conns
@@ -42,6 +55,7 @@ impl Default for Limits {
             dests: 1 << 17,
             members: 1 << 18,
             blocks: 1 << 16,
+            cached: 1 << 16,
             conns: 1 << 20,
         }
     }
@@ -144,6 +158,14 @@ pub trait Store {
     fn mark_rule_at(&mut self, place: u32) -> Option<MarkRule>;
     /// Sets one place of the member lists.
     fn put_member(&mut self, place: u32, dest: DestId) -> Result<(), Self::Error>;
+    /// Makes the cache at this place an empty one of this scheduler.
+    fn open_cache(&mut self, place: u32, scheduler: SchedulerKind) -> Result<(), Self::Error>;
+    /// Empties a cache that is nobody's any more.
+    fn close_cache(&mut self, place: u32) -> Result<(), Self::Error>;
+    /// The places of open caches.
+    fn open_caches(&mut self) -> Vec<u32>;
+    /// The destinations that caches name.
+    fn cached_dests(&mut self) -> HashSet<DestId>;
     /// Sets one block of the schedulers' hash tables.
     fn put_block(
         &mut self,

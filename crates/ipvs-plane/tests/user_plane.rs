@@ -29,7 +29,8 @@ const METHODS: [ForwardingMethod; 3] =
     [ForwardingMethod::Masquerade, ForwardingMethod::DirectRoute, ForwardingMethod::Tunnel];
 
 fn options() -> Options {
-    let limits = Limits { services: 64, dests: 256, members: 512, blocks: 64, conns: 4096 };
+    let limits =
+        Limits { services: 64, dests: 256, members: 512, blocks: 64, cached: 64, conns: 4096 };
     Options { limits, ..Options::default() }
 }
 

@@ -18,7 +18,7 @@ use crate::subject::Trouble;
 const BPF_FS: &str = "/sys/fs/bpf";
 /// Sizes of the tables: more than any case needs, and quickly made.
 const LIMITS: Limits =
-    Limits { services: 64, dests: 256, members: 1024, blocks: 256, conns: 1 << 12 };
+    Limits { services: 64, dests: 256, members: 1024, blocks: 256, cached: 256, conns: 1 << 12 };
 
 /// Gives this process a BPF file system of its own, so that whatever is
 /// pinned goes when it ends, however it ends. To be called before threads start.

@@ -21,7 +21,7 @@ use crate::subject::Trouble;
 
 /// Sizes of the tables: more than any case needs.
 const LIMITS: Limits =
-    Limits { services: 64, dests: 256, members: 1024, blocks: 256, conns: 1 << 12 };
+    Limits { services: 64, dests: 256, members: 1024, blocks: 256, cached: 256, conns: 1 << 12 };
 
 /// The host that the plane is on: that of the recordings without the virtual addresses.
 pub fn host() -> Host {

@@ -36,6 +36,7 @@ pub(crate) fn director() -> Registry<MemoryTables<NoHost>> {
         dests: 1 << 10,
         members: 1 << 12,
         blocks: 1 << 8,
+        cached: 1 << 8,
         conns: 1 << 12,
     };
     let tables = MemoryTables::new(NoHost, limits).expect("memory for the tables");

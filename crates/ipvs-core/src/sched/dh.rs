@@ -7,7 +7,7 @@ use crate::service::Service;
 use crate::tables::Tables;
 
 /// There is no second choice.
-#[inline(always)]
+#[inline(never)]
 pub(super) fn pick<T: Tables>(tables: &T, service: &Service, flow: &Flow) -> DestId {
     table::usable(tables, service, hash::multiplicative(hash::folded(flow.destination), BITS))
 }

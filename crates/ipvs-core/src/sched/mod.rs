@@ -8,10 +8,13 @@
 //! verifier does not follow an `Option` whose content is written in one
 //! callback and read after another.
 
+pub mod cache;
 mod dh;
 mod flow;
 mod fo;
 mod hash;
+mod lblc;
+mod lblcr;
 mod lc;
 mod mh;
 mod nq;
@@ -31,6 +34,14 @@ use crate::conn::NONE;
 use crate::dest::{Dest, DestId, Load};
 use crate::service::{SchedulerKind, Service};
 use crate::tables::Tables;
+
+/// Attempts of rr and wrr to store where they are.
+///
+/// One fails only because another CPU has stored its own pick meanwhile, and
+/// the next goes on from there: so no two picks are the same step. A packet that
+/// loses this often in a row, each time to a pick that was begun and ended
+/// during its own, shares a step rather than wait without end.
+const ATTEMPTS: u32 = 1 << 12;
 
 /// A destination as a scheduler sees it.
 #[derive(Clone, Copy, Debug)]
@@ -70,6 +81,13 @@ impl Candidate {
             > (other.active as u64 + 1) * self.weight as u64
     }
 
+    /// Weight and load by connections, as one number: the verifier wants no more
+    /// of the stack.
+    #[inline(always)]
+    const fn terms(&self) -> u64 {
+        (self.weight as u64) << 32 | self.overhead() as u64
+    }
+
     /// Load by connections: an active one weighs as 256 inactive ones.
     #[inline(always)]
     const fn overhead(&self) -> u32 {
@@ -79,10 +97,26 @@ impl Candidate {
 
 /// The destination for a new connection of `service` by the packets of `flow`,
 /// or [`NONE`] if none may be used.
-#[inline(never)]
+///
+/// Those with much to keep in mind are functions of their own, one call away:
+/// a whole chain of calls has 512 octets of stack.
+#[inline(always)]
 pub fn pick<T: Tables>(tables: &T, service: &Service, flow: &Flow) -> DestId {
     match service.kind() {
-        SchedulerKind::None => NONE,
+        SchedulerKind::DestinationHashing => dh::pick(tables, service, flow),
+        SchedulerKind::SourceHashing => sh::pick(tables, service, flow),
+        SchedulerKind::MaglevHashing => mh::pick(tables, service, flow),
+        SchedulerKind::LocalityBased => lblc::pick(tables, service, flow),
+        SchedulerKind::LocalityBasedReplicated => lblcr::pick(tables, service, flow),
+        SchedulerKind::PowerOfTwo => twos::pick(tables, service, flow),
+        _ => walk(tables, service),
+    }
+}
+
+/// The same by a scheduler that looks at the list alone.
+#[inline(never)]
+fn walk<T: Tables>(tables: &T, service: &Service) -> DestId {
+    match service.kind() {
         SchedulerKind::RoundRobin => rr::pick(tables, service),
         SchedulerKind::WeightedRoundRobin => wrr::pick(tables, service),
         SchedulerKind::LeastConnection => lc::pick(tables, service),
@@ -91,10 +125,7 @@ pub fn pick<T: Tables>(tables: &T, service: &Service, flow: &Flow) -> DestId {
         SchedulerKind::NeverQueue => nq::pick(tables, service),
         SchedulerKind::Failover => fo::pick(tables, service),
         SchedulerKind::Overflow => ovf::pick(tables, service),
-        SchedulerKind::DestinationHashing => dh::pick(tables, service, flow),
-        SchedulerKind::SourceHashing => sh::pick(tables, service, flow),
-        SchedulerKind::MaglevHashing => mh::pick(tables, service, flow),
-        SchedulerKind::PowerOfTwo => twos::pick(tables, service, flow),
+        _ => NONE,
     }
 }
 

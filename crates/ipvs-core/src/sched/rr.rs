@@ -1,13 +1,10 @@
 //! rr, round robin: the next usable destination after the last one chosen.
 
-use super::{candidate, memory};
+use super::{ATTEMPTS, candidate, memory};
 use crate::conn::NONE;
 use crate::dest::DestId;
 use crate::service::Service;
 use crate::tables::Tables;
-
-/// Attempts to move the cursor while other CPUs move it too.
-const ATTEMPTS: u32 = 16;
 
 #[inline(always)]
 pub(super) fn pick<T: Tables>(tables: &T, service: &Service) -> DestId {

@@ -1,7 +1,7 @@
 //! twos, power of two choices: two destinations drawn by weight, of which the
 //! less loaded one is taken.
 
-use super::{Candidate, Flow, candidate, hash};
+use super::{Flow, candidate, hash};
 use crate::conn::NONE;
 use crate::dest::DestId;
 use crate::service::Service;
@@ -35,11 +35,11 @@ pub(super) fn pick<T: Tables>(tables: &T, service: &Service, flow: &Flow) -> Des
             let weight = u64::from(dest.weight);
             if one == NONE && left <= weight {
                 one = dest.id;
-                one_terms = terms(&dest);
+                one_terms = dest.terms();
             }
             if other == NONE && other_left <= weight {
                 other = dest.id;
-                other_terms = terms(&dest);
+                other_terms = dest.terms();
             }
             left = left.saturating_sub(weight);
             other_left = other_left.saturating_sub(weight);
@@ -51,12 +51,6 @@ pub(super) fn pick<T: Tables>(tables: &T, service: &Service, flow: &Flow) -> Des
     } else {
         one
     }
-}
-
-/// Weight and load, as one number: the verifier wants no more of the stack.
-#[inline(always)]
-const fn terms(dest: &Candidate) -> u64 {
-    (dest.weight as u64) << 32 | dest.overhead() as u64
 }
 
 /// The weight of one times the load of the other, in 32 bits as the kernel

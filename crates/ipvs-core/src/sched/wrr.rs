@@ -1,14 +1,12 @@
 //! wrr, weighted round robin, interleaved: level by level from the highest
 //! weight down, each level over all destinations that reach it.
 
-use super::{candidate, memory};
+use super::{ATTEMPTS, candidate, memory};
 use crate::conn::NONE;
 use crate::dest::DestId;
 use crate::service::Service;
 use crate::tables::Tables;
 
-/// Attempts to store the memory while other CPUs store theirs.
-const ATTEMPTS: u32 = 16;
 /// Steps of one walk, at most: far more than any list with sane weights needs.
 const MAX_STEPS: u32 = 1 << 22;
 

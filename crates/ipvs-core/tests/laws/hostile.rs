@@ -45,8 +45,14 @@ fn director() -> World {
         let dest = dest_key(server(v6, 12), 0);
         commands.push(Command::AddDest(key, dest, dest_spec(ForwardingMethod::Masquerade, 3)));
     }
-    let limits =
-        ipvs_plane::store::Limits { services: 64, dests: 64, members: 64, blocks: 64, conns: 64 };
+    let limits = ipvs_plane::store::Limits {
+        services: 64,
+        dests: 64,
+        members: 64,
+        blocks: 64,
+        cached: 64,
+        conns: 64,
+    };
     let mut world = World::new(Host::default(), limits);
     world.registry.apply(&commands).unwrap();
     world

@@ -8,6 +8,7 @@
     reason = "the whole program is a test"
 )]
 
+mod caching;
 mod forwarding;
 mod ftp;
 mod hashing;

@@ -28,6 +28,8 @@ pub(super) const MAPS: &[&str] = &[
     "IPVS_MEMBERS",
     "IPVS_SLOTS",
     "IPVS_MARKS",
+    "IPVS_CACHES",
+    "IPVS_CACHED",
     "IPVS_DESTS",
     "IPVS_LOADS",
     "IPVS_COUNTERS",
@@ -129,6 +131,8 @@ impl Pins {
             ("IPVS_SERVICE_ACCOUNTS", limits.services),
             ("IPVS_MEMBERS", limits.members),
             ("IPVS_SLOTS", limits.blocks),
+            ("IPVS_CACHES", limits.caches()),
+            ("IPVS_CACHED", limits.cached),
             ("IPVS_DESTS", limits.dests),
             // Each service and each destination may have one of its own.
             ("IPVS_ADDRS", limits.services.saturating_add(limits.dests)),

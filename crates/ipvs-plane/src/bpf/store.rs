@@ -1,6 +1,6 @@
 //! The maps, as the control side writes and reads them.
 
-use std::collections::HashMap as StdHashMap;
+use std::collections::{HashMap as StdHashMap, HashSet};
 use std::path::PathBuf;
 
 use aya::maps::{Array, HashMap, MapData, MapError, PerCpuArray};
@@ -11,8 +11,9 @@ use ipvs_core::dest::{Dest, DestId};
 use ipvs_core::errand::Errand;
 use ipvs_core::hop::RouteQuery;
 use ipvs_core::mark::{self, MarkRule};
+use ipvs_core::sched::cache::{Cache, CacheKey, Cached};
 use ipvs_core::sched::table::BLOCK;
-use ipvs_core::service::{Service, ServiceKey};
+use ipvs_core::service::{SchedulerKind, Service, ServiceKey};
 use ipvs_core::settings::Settings;
 use ipvs_core::stats::Counters;
 use ipvs_core::time::Instant;
@@ -39,6 +40,8 @@ pub(super) struct BpfStore {
     members: Array<MapData, u32>,
     slots: HashMap<MapData, u32, [DestId; BLOCK as usize]>,
     marks: Records<{ size_of::<MarkRule>() }>,
+    caches: Records<{ size_of::<Cache>() }>,
+    cached: HashMap<MapData, [u8; size_of::<CacheKey>()], [u8; size_of::<Cached>()]>,
     dests: Records<{ size_of::<Dest>() }>,
     loads: Records<{ size_of::<LoadValues>() }>,
     counters: PerCpuArray<MapData, [u8; size_of::<Counters>()]>,
@@ -71,6 +74,7 @@ impl BpfStore {
             dests: take.entries_of("IPVS_DESTS")?,
             members: take.entries_of("IPVS_MEMBERS")?,
             blocks: take.entries_of("IPVS_SLOTS")?,
+            cached: take.entries_of("IPVS_CACHED")?,
             conns: take.entries_of("IPVS_CONNS")?,
         };
         Ok(Self {
@@ -80,6 +84,8 @@ impl BpfStore {
             members: take.typed("IPVS_MEMBERS")?,
             slots: take.typed("IPVS_SLOTS")?,
             marks: take.typed("IPVS_MARKS")?,
+            caches: take.typed("IPVS_CACHES")?,
+            cached: take.typed("IPVS_CACHED")?,
             dests: take.typed("IPVS_DESTS")?,
             loads: take.typed("IPVS_LOADS")?,
             counters: take.typed("IPVS_COUNTERS")?,
@@ -112,6 +118,7 @@ impl BpfStore {
             }
             services.push((service, dests));
         }
+        let cached = self.cached_dests();
         let mut dests: StdHashMap<DestId, Dest> = StdHashMap::new();
         for id in 0..self.limits.dests {
             let octets = self.dests.get(&id, 0).map_err(StartError::map)?;
@@ -121,7 +128,7 @@ impl BpfStore {
                 break;
             }
             let listed = services.iter().any(|(_, list)| list.contains(&id));
-            if listed || self.load_values(id).is_referenced() {
+            if listed || self.load_values(id).is_referenced() || cached.contains(&id) {
                 dests.insert(id, dest);
             }
         }
@@ -254,6 +261,40 @@ impl Store for BpfStore {
 
     fn put_member(&mut self, place: u32, dest: DestId) -> Result<(), MapError> {
         self.members.set(place, dest, 0)
+    }
+
+    fn open_cache(&mut self, cache: u32, scheduler: SchedulerKind) -> Result<(), MapError> {
+        self.run(Errand::OpenCache { cache, scheduler: scheduler as u32 });
+        Ok(())
+    }
+
+    fn close_cache(&mut self, cache: u32) -> Result<(), MapError> {
+        self.run(Errand::CloseCache { cache });
+        Ok(())
+    }
+
+    fn open_caches(&mut self) -> Vec<u32> {
+        let mut open = Vec::new();
+        for place in 0..self.limits.caches() {
+            let Ok(octets) = self.caches.get(&place, 0) else { break };
+            match Cache::read_from_bytes(&octets) {
+                Ok(cache) if cache.is_open() => open.push(place),
+                // Never used, nor was any behind it.
+                Ok(cache) if cache.scheduler.get() == 0 => break,
+                _ => {}
+            }
+        }
+        open
+    }
+
+    fn cached_dests(&mut self) -> HashSet<DestId> {
+        let mut dests = HashSet::new();
+        for (_, octets) in self.cached.iter().filter_map(Result::ok) {
+            if let Ok(entry) = Cached::read_from_bytes(&octets) {
+                dests.extend(entry.dests());
+            }
+        }
+        dests
     }
 
     fn put_block(&mut self, block: u32, slots: &[DestId; BLOCK as usize]) -> Result<(), MapError> {

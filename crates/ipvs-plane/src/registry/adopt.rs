@@ -97,6 +97,7 @@ impl<S: Store> Registry<S> {
             runs,
             blocks: Runs::new(limits.blocks),
             marks: Marks::adopt(rules, found.settings.mark_rules),
+            caches: Ids::new(limits.caches()),
             serial,
         };
         registry.adopt_owned();

@@ -45,6 +45,11 @@ impl Ids {
         self.limbo.push(id);
     }
 
+    /// The places that fell free since the last `reclaim`.
+    pub(super) fn resting(&self) -> &[u32] {
+        &self.limbo
+    }
+
     pub(super) fn reclaim(&mut self) {
         self.free.append(&mut self.limbo);
     }

@@ -105,6 +105,8 @@ pub struct Registry<S> {
     /// Blocks of hash tables.
     blocks: Runs,
     marks: Marks,
+    /// Caches of lblc and lblcr.
+    caches: Ids,
     serial: u64,
 }
 
@@ -126,6 +128,7 @@ impl<S: Store> Registry<S> {
             runs: Runs::new(limits.members),
             blocks: Runs::new(limits.blocks),
             marks: Marks::default(),
+            caches: Ids::new(limits.caches()),
             serial: 0,
         };
         // One in 32 pages, as on a kernel.

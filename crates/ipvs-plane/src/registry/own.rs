@@ -1,11 +1,13 @@
 //! What schedulers have of their own besides the service's record: the hash
-//! tables of dh, sh and mh, which are filled here whenever a list changes.
+//! tables of dh, sh and mh, which are filled here whenever a list changes, and
+//! the caches of lblc and lblcr, which packets fill.
 
 use std::collections::{HashMap, HashSet};
 
 use ipvs_core::command::CommandError;
 use ipvs_core::conn::NONE;
 use ipvs_core::dest::DestId;
+use ipvs_core::sched::cache;
 use ipvs_core::sched::table::{self, BLOCK, Seat};
 use ipvs_core::service::{SchedulerKind, ServiceKey};
 
@@ -21,14 +23,17 @@ pub(super) enum Own {
     Nothing,
     /// A hash table, in these blocks.
     Table(Run),
+    /// A cache, at this place.
+    Cache(u32),
 }
 
 impl Own {
     /// Of a service that was found in the tables.
     pub(super) fn found(kind: SchedulerKind, place: u32) -> Self {
         match blocks_of(kind) {
-            0 => Self::Nothing,
             _ if place == NONE => Self::Nothing,
+            _ if cache::is_kept_by(kind) => Self::Cache(place),
+            0 => Self::Nothing,
             len => Self::Table(Run { first: place, len }),
         }
     }
@@ -38,14 +43,15 @@ impl Own {
         match self {
             Self::Nothing => NONE,
             Self::Table(run) => run.first,
+            Self::Cache(place) => place,
         }
     }
 
     /// The blocks of its table.
     pub(super) fn run(self) -> Run {
         match self {
-            Self::Nothing => Run::default(),
             Self::Table(run) => run,
+            Self::Nothing | Self::Cache(_) => Run::default(),
         }
     }
 }
@@ -58,6 +64,7 @@ const fn blocks_of(kind: SchedulerKind) -> u32 {
 #[derive(Debug, Default)]
 pub(super) struct Owned {
     tables: Vec<(Run, Vec<DestId>)>,
+    caches: Vec<(u32, SchedulerKind)>,
     given: Vec<Own>,
     left: Vec<Own>,
 }
@@ -107,6 +114,18 @@ impl<S: Store> Registry<S> {
         stays: Option<Own>,
         owned: &mut Owned,
     ) -> Result<Own, CommandError> {
+        if cache::is_kept_by(entry.kind) {
+            // An edit of the list leaves what was remembered.
+            if let Some(own) = stays {
+                return Ok(own);
+            }
+            let limit = self.caches.limit();
+            let full = CommandError::Full { what: "services with lblc or lblcr", limit };
+            let place = self.caches.take().ok_or(full)?;
+            owned.caches.push((place, entry.kind));
+            owned.given.push(Own::Cache(place));
+            return Ok(Own::Cache(place));
+        }
         let len = blocks_of(entry.kind);
         if len == 0 {
             return Ok(Own::Nothing);
@@ -145,6 +164,9 @@ impl<S: Store> Registry<S> {
 
     /// Writes what no packet looks at yet.
     pub(super) fn write_owned(&mut self, owned: &Owned) -> Result<(), S::Error> {
+        for (place, kind) in &owned.caches {
+            self.store.open_cache(*place, *kind)?;
+        }
         for (run, slots) in &owned.tables {
             for (block, slots) in (run.first..).zip(slots.chunks(BLOCK as usize)) {
                 let mut whole = [NONE; BLOCK as usize];
@@ -177,17 +199,18 @@ impl<S: Store> Registry<S> {
 
     fn retire_own(&mut self, own: Own) {
         self.blocks.retire(own.run());
+        if let Own::Cache(place) = own {
+            self.caches.retire(place);
+        }
     }
 
     /// Frees what was given back and has rested.
     pub(super) fn reclaim_owned(&mut self) {
         let resting: Vec<u32> = self.blocks.resting().collect();
-        for block in resting {
-            if let Err(error) = self.store.remove_block(block) {
-                tracing::error!(%error, block, "a block of a hash table stays in memory");
-            }
-        }
+        self.remove_blocks(resting);
         self.blocks.reclaim();
+        self.close_caches(self.caches.resting().to_vec());
+        self.caches.reclaim();
     }
 
     /// Frees what an earlier daemon had no time to.
@@ -196,9 +219,30 @@ impl<S: Store> Registry<S> {
         self.blocks.adopt(&used);
         let in_use =
             |block: &u32| used.iter().any(|run| (run.first..run.first + run.len).contains(block));
-        for block in self.store.blocks().into_iter().filter(|block| !in_use(block)) {
+        let unused = self.store.blocks().into_iter().filter(|block| !in_use(block)).collect();
+        self.remove_blocks(unused);
+        let kept = |entry: &Entry| match entry.own {
+            Own::Cache(place) => Some(place),
+            _ => None,
+        };
+        let used: Vec<u32> = self.services.values().filter_map(kept).collect();
+        self.caches.adopt(&used);
+        let open = self.store.open_caches().into_iter();
+        self.close_caches(open.filter(|place| !used.contains(place)).collect());
+    }
+
+    fn remove_blocks(&mut self, blocks: Vec<u32>) {
+        for block in blocks {
             if let Err(error) = self.store.remove_block(block) {
                 tracing::error!(%error, block, "a block of a hash table stays in memory");
+            }
+        }
+    }
+
+    fn close_caches(&mut self, places: Vec<u32>) {
+        for place in places {
+            if let Err(error) = self.store.close_cache(place) {
+                tracing::error!(%error, place, "a cache keeps what it remembers");
             }
         }
     }

@@ -8,6 +8,7 @@ use ipvs_core::dest::{DestId, DestKey, DestSpec};
 use ipvs_core::hop::{RouteQuery, Way};
 use ipvs_core::mark::{self, MarkRule};
 use ipvs_core::name::Name;
+use ipvs_core::sched::{self, Flow};
 use ipvs_core::service::{ServiceKey, ServiceSpec};
 use ipvs_core::snapshot::Control as _;
 use ipvs_core::sysctl::SysctlError;
@@ -43,7 +44,8 @@ impl Host for Clock {
 
 type Tested = Registry<MemoryTables<Clock>>;
 
-const LIMITS: Limits = Limits { services: 2, dests: 4, members: 16, blocks: 40, conns: 4 };
+const LIMITS: Limits =
+    Limits { services: 2, dests: 4, members: 16, blocks: 40, cached: 8, conns: 4 };
 
 fn registry() -> Tested {
     Registry::new(MemoryTables::new(Clock::default(), LIMITS).unwrap()).unwrap()
@@ -249,6 +251,55 @@ fn a_new_daemon_keeps_hash_tables_and_the_weights_they_go_by_and_frees_what_is_l
     second.apply(&[rebind("rr")]).unwrap();
     second.tick();
     assert_eq!(second.store.blocks(), []);
+}
+
+/// Schedules a packet to the virtual address now.
+fn pick(registry: &Tested) -> DestId {
+    let tables = registry.store();
+    let flow = Flow { destination: service(80).addr, now: tables.host.now(), ..Flow::default() };
+    sched::pick(tables, tables.service(&service(80)).unwrap(), &flow)
+}
+
+#[test]
+fn a_deleted_destination_waits_while_a_cache_names_it_under_a_new_daemon_too() {
+    for scheduler in ["lblc", "lblcr"] {
+        let mut first = registry();
+        first.apply(&[add_service(80), rebind(scheduler), add_dest(80, 1)]).unwrap();
+        let id = pick(&first);
+        first.apply(&[Command::DeleteDest(service(80), dest(1))]).unwrap();
+        pass_time(&mut first, 10);
+        let found =
+            Found { dests: [(id, *first.store().dest(id).unwrap())].into(), ..found(&first) };
+        let mut second = Registry::adopt(first.store, found);
+        assert_eq!(second.store.open_caches(), [0]);
+        pass_time(&mut second, 10);
+        second.apply(&[add_dest(80, 1)]).unwrap();
+        assert_eq!(id_of(&second, 1), Some(id), "{scheduler}");
+        assert_eq!(pick(&second), id);
+        // Another scheduler remembers nothing: the destination is freed in time.
+        second.apply(&[Command::DeleteDest(service(80), dest(1)), rebind("rr")]).unwrap();
+        pass_time(&mut second, 4);
+        assert_eq!((second.store.open_caches(), second.store.cached_dests().len()), (vec![], 0));
+        assert!(!second.dests.contains_key(&id));
+    }
+}
+
+#[test]
+fn a_cache_keeps_what_it_knows_over_edits_and_none_of_it_for_the_next_service() {
+    let mut registry = registry();
+    registry.apply(&[add_service(80), rebind("lblc"), add_dest(80, 1), add_dest(80, 2)]).unwrap();
+    let id = pick(&registry);
+    refer_to(&registry, id, 1);
+    assert_eq!(pick(&registry), id, "not busy, it keeps what is for the address");
+    registry.apply(&[add_dest(80, 3), Command::DeleteDest(service(80), dest(1))]).unwrap();
+    assert_eq!(pick(&registry), id);
+    // The daemon dies before it empties what the deleted service had.
+    registry.apply(&[Command::Flush]).unwrap();
+    assert_eq!(registry.store.cached_dests().len(), 1);
+    let mut second = Registry::adopt(registry.store, Found::default());
+    assert_eq!((second.store.open_caches(), second.store.cached_dests().len()), (vec![], 0));
+    second.apply(&[add_service(80), rebind("lblc"), add_dest(80, 1)]).unwrap();
+    assert_eq!(Some(pick(&second)), id_of(&second, 1));
 }
 
 #[test]

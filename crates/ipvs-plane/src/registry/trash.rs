@@ -62,8 +62,12 @@ impl Trash {
             _ => return Vec::new(),
         }
         let mut freed = Vec::new();
+        let mut cached = None;
         self.entries.retain_mut(|entry| {
-            if store.load_values(entry.id).is_referenced() {
+            if store.load_values(entry.id).is_referenced()
+                // What lblc and lblcr remember is looked up once, and only if it matters.
+                || cached.get_or_insert_with(|| store.cached_dests()).contains(&entry.id)
+            {
                 entry.idle_since = None;
                 return true;
             }

@@ -12,6 +12,7 @@ use ipvs_core::addr::{Addr, Family};
 use ipvs_core::command::Command;
 use ipvs_core::conn::Tuple;
 use ipvs_core::director::{self, Arrival, Scratch};
+use ipvs_core::sched::cache;
 use ipvs_core::snapshot::Refused;
 use ipvs_core::tables::Tables as _;
 use ipvs_core::time::{Instant, Millis};
@@ -381,6 +382,7 @@ impl Worker {
         let first = share * (self.ticks % SHARES);
         defence::drop_entries(tables, &mut Tuple::default(), tables.touched(), now);
         expiry::sweep(tables, &mut Tuple::default(), first, share, now);
+        cache::tend(tables, now);
         self.ticks = self.ticks.wrapping_add(1);
         if self.ticks.is_multiple_of(SHARES) {
             self.second();
