@@ -8,6 +8,7 @@ use ipvs_core::conn::{Conn, Tuple};
 use ipvs_core::defence::Defence;
 use ipvs_core::dest::{Dest, Load};
 use ipvs_core::director::Scratch;
+use ipvs_core::engine::{Caller, CallerKey, Data};
 use ipvs_core::hop::CachedHop;
 use ipvs_core::mark::{self, MarkRule};
 use ipvs_core::near::Bucket;
@@ -91,6 +92,12 @@ pub(crate) static IPVS_FREE: Queue<u32, 262_144> = Queue::new();
 /// How many places of `IPVS_CONNS` were ever used.
 #[btf_map]
 pub(crate) static IPVS_USED: Array<Shared<core::cell::Cell<u32>>, 1> = Array::new();
+/// What persistence engines keep of their templates.
+#[btf_map]
+pub(crate) static IPVS_ENGINE_DATA: HashMap<u32, Data, 262_144, COPIED> = HashMap::new();
+/// Destinations that send by themselves.
+#[btf_map]
+pub(crate) static IPVS_CALLERS: HashMap<CallerKey, Caller, 131_072, COPIED> = HashMap::new();
 /// How many connections wait for their first packet to say the client's port.
 #[btf_map]
 pub(crate) static IPVS_EXPECTED: Array<Shared<core::cell::Cell<u32>>, 1> = Array::new();

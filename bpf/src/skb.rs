@@ -186,6 +186,11 @@ impl Buffer for SkbFrame {
     }
 
     #[inline(always)]
+    fn reach(&mut self, len: u32) {
+        self.pull(len);
+    }
+
+    #[inline(always)]
     fn truncate(&mut self, len: u32) -> Option<()> {
         if self.len() > len {
             // SAFETY: the context is this program's.

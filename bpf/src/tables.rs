@@ -9,6 +9,7 @@ use ipvs_core::addr::AddrKey;
 use ipvs_core::conn::{Conn, ConnId, Found, NONE, Tuple};
 use ipvs_core::defence::Defence;
 use ipvs_core::dest::{Dest, DestId, Load};
+use ipvs_core::engine::{Caller, CallerKey, Data};
 use ipvs_core::hop::{CachedHop, RouteQuery, Way};
 use ipvs_core::mark::MarkRule;
 use ipvs_core::near::Bucket;
@@ -200,6 +201,29 @@ impl<const RESOLVES: bool> Tables for Maps<RESOLVES> {
     fn release(&self, id: ConnId) {
         // The queue has room for every place there is.
         let _pushed = maps::IPVS_FREE.push(id, 0);
+    }
+
+    #[inline(always)]
+    fn engine_data_is(&self, id: ConnId, data: &Data) -> bool {
+        // SAFETY: an element is never changed in place.
+        unsafe { maps::IPVS_ENGINE_DATA.get(&id) }.is_some_and(|kept| kept.is(data))
+    }
+
+    #[inline(always)]
+    fn put_engine_data(&self, id: ConnId, data: &Data) -> bool {
+        maps::IPVS_ENGINE_DATA.insert(&id, data, u64::from(BPF_ANY)).is_ok()
+    }
+
+    #[inline(always)]
+    fn forget_engine_data(&self, id: ConnId) {
+        // Gone already is as good as removed.
+        let _gone = maps::IPVS_ENGINE_DATA.remove(&id);
+    }
+
+    #[inline(always)]
+    fn caller(&self, key: &CallerKey) -> Option<&Caller> {
+        // SAFETY: an element that is replaced stays readable until the program ends.
+        unsafe { maps::IPVS_CALLERS.get(key) }
     }
 
     #[inline(always)]

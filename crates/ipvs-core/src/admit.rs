@@ -12,7 +12,7 @@ use crate::service::{Service, ServiceFlags, ServiceKey};
 use crate::tables::{Linked, Tables};
 use crate::time::Millis;
 use crate::verdict::Reason;
-use crate::{defence, expiry, mark, near, persistence, proto, sched};
+use crate::{defence, engine, expiry, mark, near, persistence, proto, sched};
 
 /// How long a new connection lives before its first transition.
 const NEWBORN: Millis = Millis(3_000);
@@ -75,8 +75,13 @@ pub(crate) fn admit<B: Buffer, T: Tables>(
         return Err(Reason::DeferredLong);
     }
     packet.room.template = NONE;
+    packet.room.client = *packet.tuple;
+    packet.room.replaces = false;
     let mut dest_id = NONE;
     if persistent {
+        if service.engine != engine::NONE && !engine::read(packet, tables) {
+            return Err(Reason::NoEngineData);
+        }
         packet.room.template = persistence::find(packet, tables, service);
         if let Some(template) = tables.conn(packet.room.template) {
             dest_id = template.dest.get();
@@ -155,17 +160,17 @@ fn direct_reply<B: Buffer, T: Tables>(packet: &mut Packet<'_, B>, tables: &T) ->
     Reason::DirectReply
 }
 
-/// Makes the connection of the packet to the destination, or finds the one
-/// that another CPU made meanwhile; [`NONE`] if the table is full.
+/// Makes the connection between the client in the room and the destination, or
+/// finds the one that another CPU made meanwhile; [`NONE`] if the table is full.
 #[inline(never)]
-fn connect<B: Buffer, T: Tables>(
+pub(crate) fn connect<B: Buffer, T: Tables>(
     packet: &mut Packet<'_, B>,
     tables: &T,
     service: &Service,
     dest_id: DestId,
     dest: &Dest,
 ) -> ConnId {
-    let tuple = packet.tuple;
+    let tuple = &packet.room.client;
     let Some(id) = tables.allocate() else { return NONE };
     let Some(conn) = tables.conn(id) else {
         tables.release(id);
@@ -187,7 +192,15 @@ fn connect<B: Buffer, T: Tables>(
     conn.control.set(NONE);
     start(conn, dest_id, flags);
     if flags & ConnFlags::HASHED != 0 {
-        match tables.link(tuple, Found { id, reply: false }) {
+        let found = Found { id, reply: false };
+        let linked = if !packet.room.replaces {
+            tables.link(tuple, found)
+        } else if near::relink(tables, tuple, found) {
+            Linked::New
+        } else {
+            Linked::Full
+        };
+        match linked {
             Linked::New => {}
             Linked::Taken(found) => {
                 conn.flags.set(0);

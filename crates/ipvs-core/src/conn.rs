@@ -37,7 +37,8 @@ pub struct Tuple {
     pub protocol: u8,
     /// [`Family::tag`].
     pub family: u8,
-    /// [`Tuple::PACKET`], [`Tuple::TEMPLATE`] or [`Tuple::EXPECTED`].
+    /// [`Tuple::PACKET`], [`Tuple::TEMPLATE`], [`Tuple::EXPECTED`], or
+    /// [`Tuple::ENGINE`] with a part of a hash.
     pub kind: u16,
 }
 
@@ -50,6 +51,9 @@ impl Tuple {
     pub const TEMPLATE: u16 = 1;
     /// Key of a connection whose client's port its first packet will say.
     pub const EXPECTED: u16 = 2;
+    /// Bit of the key of a template with [engine](crate::engine) data. The
+    /// other bits, and the source port, are a hash of the data.
+    pub const ENGINE: u16 = 0x8000;
 
     /// The key of the packet with these headers.
     #[inline(always)]
@@ -177,6 +181,10 @@ impl ConnFlags {
     pub const HELPED: u32 = 0x0100_0000;
     /// FTP data of a host that is not the destination, but was announced by it.
     pub const ELSEWHERE: u32 = 0x0200_0000;
+    /// A template with data of a persistence engine.
+    pub const ENGINE: u32 = 0x0400_0000;
+    /// Those that the kernel has, too.
+    pub const KERNEL: u32 = 0x00ff_ffff;
 }
 
 impl Conn {

@@ -11,6 +11,8 @@ use crate::addr::{Addr, AddrKey, Family};
 use crate::admit;
 use crate::conn::{Conn, ConnFlags, ConnId, Found, NONE, Tuple};
 use crate::dest::Dest;
+use crate::engine::sip::Scan;
+use crate::engine::{self, CallerKey, Data};
 use crate::expiry;
 use crate::forward::{self, reject};
 use crate::fragments;
@@ -42,6 +44,11 @@ pub struct Room {
     pub(crate) addr: AddrKey,
     pub(crate) service: ServiceKey,
     pub(crate) flow: Flow,
+    /// Client and virtual service of the connection in the making.
+    pub(crate) client: Tuple,
+    /// It takes the key of one that is there.
+    pub(crate) replaces: bool,
+    pub(crate) caller: CallerKey,
     pub(crate) query: RouteQuery,
     pub(crate) way: Way,
     /// The template of the connection in the making, or [`NONE`].
@@ -49,6 +56,9 @@ pub struct Room {
     /// The packet's firewall mark, at first the one it came with, in the end the
     /// one it is to leave with; 0 for none.
     pub(crate) mark: u32,
+    /// What the persistence engine read.
+    pub(crate) data: Data,
+    pub(crate) scan: Scan,
 }
 
 impl Scratch {
@@ -198,27 +208,39 @@ fn decide<B: Buffer, T: Tables>(
     *tuple = Tuple::of(headers);
     let ifindex = arrival.ifindex;
     let mut packet = Packet { buf, headers, tuple, room, ifindex, now };
-    let known = match live(&mut packet, tables) {
-        Some((Found { reply: true, id }, conn)) => return reply(&mut packet, tables, id, conn),
+    let mut known = NONE;
+    let mut answered = None;
+    match live(&mut packet, tables) {
+        Some((Found { reply: true, id }, conn)) => answered = Some((id, conn)),
         Some((Found { id, .. }, conn)) => match standing(&mut packet, tables, id, conn) {
-            Standing::Goes => id,
+            Standing::Goes => known = id,
             Standing::Gone => return Outcome::drop(Reason::DestGone),
-            Standing::Over => NONE,
+            Standing::Over => {}
         },
-        None => NONE,
-    };
-    let id = match known {
-        NONE => match admit::admit(&mut packet, tables) {
-            Ok(id) => id,
+        None => {}
+    }
+    if known == NONE && answered.is_none() {
+        match admit::admit(&mut packet, tables) {
+            Ok(id) => known = id,
             Err(Reason::NoDestination) => return reject::no_destination(&mut packet, tables),
+            Err(Reason::NoService) if tables.settings().callers != 0 => {
+                // A destination may have sent it by itself: a reply of the
+                // connection that is made for it.
+                let id = engine::outgoing::connect(&mut packet, tables);
+                let Some(conn) = tables.conn(id) else { return Outcome::pass(Reason::NoService) };
+                answered = Some((id, conn));
+            }
             Err(Reason::DeferredLong) => return Outcome::defer(Reason::DeferredLong),
             Err(reason) if reason.drops() => return Outcome::drop(reason),
             Err(reason) => return Outcome::pass(reason),
-        },
-        id => id,
+        }
+    }
+    let (outcome, id, conn) = if let Some((id, conn)) = answered {
+        (reply(&mut packet, tables, id, conn), id, conn)
+    } else {
+        let Some(conn) = tables.conn(known) else { return Outcome::drop(Reason::TableFull) };
+        (request(&mut packet, tables, known, conn), known, conn)
     };
-    let Some(conn) = tables.conn(id) else { return Outcome::drop(Reason::TableFull) };
-    let outcome = request(&mut packet, tables, id, conn);
     if conn.has(ConnFlags::ONE_PACKET) {
         expiry::finish(tables, id, conn);
     }

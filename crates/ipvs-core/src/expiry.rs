@@ -57,6 +57,9 @@ pub fn expire<T: Tables>(
 #[inline(always)]
 pub fn finish<T: Tables>(tables: &T, id: ConnId, conn: &Conn) {
     unbind(tables, conn, conn.flags.get());
+    if conn.has(ConnFlags::ENGINE) {
+        tables.forget_engine_data(id);
+    }
     if conn.has(ConnFlags::NO_CLIENT_PORT)
         && let Some(expected) = tables.expected()
     {

@@ -19,6 +19,7 @@ pub mod conn;
 pub mod defence;
 pub mod dest;
 pub mod director;
+pub mod engine;
 pub mod errand;
 pub mod estimator;
 pub mod expiry;

@@ -8,6 +8,7 @@ use crate::admit;
 use crate::conn::{Conn, ConnFlags, ConnId, Found, NONE, Tuple};
 use crate::dest::{Dest, DestId};
 use crate::director::Packet;
+use crate::engine;
 use crate::expiry;
 use crate::service::{Service, ServiceFlags};
 use crate::tables::{Linked, Tables};
@@ -24,14 +25,25 @@ const FTP: u16 = 21;
 
 /// Finds the template for a client's packet; [`NONE`] if there is none that
 /// may be used.
-#[inline(never)]
+#[inline(always)]
 pub(crate) fn find<B: Buffer, T: Tables>(
     packet: &mut Packet<'_, B>,
     tables: &T,
     service: &Service,
 ) -> ConnId {
-    set_key(&mut packet.room.key, packet.tuple, service);
-    let Some(Found { id, .. }) = tables.find(&packet.room.key) else { return NONE };
+    find_for(packet, tables, service, NONE)
+}
+
+/// The same, of those that lead to the destination `wanted`, or to any if that
+/// is [`NONE`].
+#[inline(never)]
+pub(crate) fn find_for<B: Buffer, T: Tables>(
+    packet: &mut Packet<'_, B>,
+    tables: &T,
+    service: &Service,
+    wanted: DestId,
+) -> ConnId {
+    let id = look(packet, tables, service);
     let Some(template) = tables.conn(id) else { return NONE };
     if template.has_ended(packet.now)
         && expiry::expire(tables, &mut packet.room.key, id, template, packet.now)
@@ -41,7 +53,8 @@ pub(crate) fn find<B: Buffer, T: Tables>(
     let quiescent_ends = tables.settings().expire_quiescent_template != 0;
     let usable = tables
         .dest(template.dest.get())
-        .is_some_and(|dest| dest.is_available() && !(quiescent_ends && dest.spec.weight == 0));
+        .is_some_and(|dest| dest.is_available() && !(quiescent_ends && dest.spec.weight == 0))
+        && (wanted == NONE || template.dest.get() == wanted);
     if usable {
         return id;
     }
@@ -49,7 +62,27 @@ pub(crate) fn find<B: Buffer, T: Tables>(
     NONE
 }
 
-/// Makes the template that sends the packet's client to the destination;
+/// The template under the key of the client in the room, whatever it is good for.
+#[inline(always)]
+fn look<B: Buffer, T: Tables>(packet: &mut Packet<'_, B>, tables: &T, service: &Service) -> ConnId {
+    let room = &mut *packet.room;
+    set_key(&mut room.key, &room.client, service);
+    if service.engine == engine::NONE {
+        return tables.find(&room.key).map_or(NONE, |found| found.id);
+    }
+    let hash = engine::hash(&room.data);
+    for probe in 0..engine::PROBES {
+        engine::mark(&mut room.key, hash, probe);
+        if let Some(Found { id, .. }) = tables.find(&room.key)
+            && tables.engine_data_is(id, &room.data)
+        {
+            return id;
+        }
+    }
+    NONE
+}
+
+/// Makes the template that sends the client in the room to the destination;
 /// [`NONE`] if the table is full.
 #[inline(never)]
 pub(crate) fn make<B: Buffer, T: Tables>(
@@ -64,37 +97,57 @@ pub(crate) fn make<B: Buffer, T: Tables>(
         tables.release(id);
         return NONE;
     };
-    let key = &mut packet.room.key;
-    set_key(key, packet.tuple, service);
+    let room = &mut *packet.room;
+    let key = &mut room.key;
+    set_key(key, &room.client, service);
     let mut flags = admit::flags_for(dest) | ConnFlags::TEMPLATE;
     if service.has(ServiceFlags::ONE_PACKET) {
         // Defence treats it by what came through it, as no connection assures it.
         flags |= ConnFlags::ONE_PACKET;
     }
-    template.tuple.set(*key);
+    if service.engine != engine::NONE {
+        flags |= ConnFlags::ENGINE;
+        if !tables.put_engine_data(id, &room.data) {
+            tables.release(id);
+            return NONE;
+        }
+    }
     template.timeout.set(service.spec.timeout.saturating_mul(1000));
     template.rearm(packet.now);
     template.dest_port.set(if key.destination_port == 0 { 0 } else { dest.key.port });
-    template.fwmark.set(packet.room.mark);
+    template.fwmark.set(room.mark);
     template.control.set(NONE);
     admit::start(template, dest_id, flags);
-    match tables.link(key, Found { id, reply: false }) {
-        Linked::New => {
-            expiry::bind(tables, dest_id, dest, flags);
-            id
+    let hash = if flags & ConnFlags::ENGINE != 0 { engine::hash(&room.data) } else { 0 };
+    let mut other = NONE;
+    for probe in 0..engine::PROBES {
+        if flags & ConnFlags::ENGINE != 0 {
+            engine::mark(key, hash, probe);
         }
-        // Another CPU was first: its template counts.
-        Linked::Taken(found) => {
-            template.flags.set(0);
-            tables.release(id);
-            found.id
-        }
-        Linked::Full => {
-            template.flags.set(0);
-            tables.release(id);
-            NONE
+        template.tuple.set(*key);
+        match tables.link(key, Found { id, reply: false }) {
+            Linked::New => {
+                expiry::bind(tables, dest_id, dest, flags);
+                return id;
+            }
+            // Other data with the same hash: the next place.
+            Linked::Taken(found)
+                if flags & ConnFlags::ENGINE != 0
+                    && !tables.engine_data_is(found.id, &room.data) => {}
+            // Another CPU was first: its template counts.
+            Linked::Taken(found) => {
+                other = found.id;
+                break;
+            }
+            Linked::Full => break,
         }
     }
+    if flags & ConnFlags::ENGINE != 0 {
+        tables.forget_engine_data(id);
+    }
+    template.flags.set(0);
+    tables.release(id);
+    other
 }
 
 /// A connection on the template was established.

@@ -231,9 +231,11 @@ pub struct Service {
     /// First block of its scheduler's hash table, or the place of its cache;
     /// [`NONE`](crate::conn::NONE) without one.
     pub table: u32,
+    /// Number of the persistence [engine](crate::engine).
+    pub engine: u32,
 }
 
-const _: () = assert!(size_of::<Service>() == 96);
+const _: () = assert!(size_of::<Service>() == 100);
 
 impl Service {
     /// The scheduler.

@@ -72,6 +72,8 @@ pub struct Settings {
     pub lblc_expiration: u32,
     /// `lblcr_expiration`, in seconds.
     pub lblcr_expiration: u32,
+    /// Number of destinations whose own datagrams leave as their service's.
+    pub callers: u32,
     /// Virtual ports of FTP control connections that are helped; 0 is none.
     pub ftp_ports: [u16; 8],
     /// `sync_version`.
@@ -133,6 +135,7 @@ impl Settings {
         run_estimation: 1,
         lblc_expiration: 86_400,
         lblcr_expiration: 86_400,
+        callers: 0,
         ftp_ports: [21, 0, 0, 0, 0, 0, 0, 0],
         sync_version: 1,
         sync_ports: 1,

@@ -3,7 +3,9 @@
 
 use crate::addr::{Addr, Family};
 use crate::dest::{DestKey, DestSpec};
+use crate::engine;
 use crate::mark::MarkRule;
+use crate::name::Name;
 use crate::service::{ServiceKey, ServiceSpec};
 use crate::stats::{Counters, Rates};
 use crate::sysctl::{self, SysctlError};
@@ -71,6 +73,8 @@ pub struct ConnStatus {
     pub flags: u32,
     /// The firewall mark it was made under; 0 for none.
     pub fwmark: u32,
+    /// A template's persistence engine and what it keeps.
+    pub engine: Option<(Name, engine::Data)>,
 }
 
 /// The timeouts that `ipvsadm --set` changes, in seconds.

@@ -6,6 +6,7 @@ use crate::addr::AddrKey;
 use crate::conn::{Conn, ConnId, Found, Tuple};
 use crate::defence::Defence;
 use crate::dest::{Dest, DestId, Load};
+use crate::engine::{Caller, CallerKey, Data};
 use crate::hop::{CachedHop, RouteQuery, Way, WayKind};
 use crate::mark::MarkRule;
 use crate::near::Bucket;
@@ -104,6 +105,16 @@ pub trait Tables {
     fn allocate(&self) -> Option<ConnId>;
     /// Gives a place back.
     fn release(&self, id: ConnId);
+
+    /// Whether the template at this place has the same engine data.
+    fn engine_data_is(&self, id: ConnId, data: &Data) -> bool;
+    /// Keeps engine data for the template at this place; returns whether there
+    /// was room.
+    fn put_engine_data(&self, id: ConnId, data: &Data) -> bool;
+    /// Forgets the engine data of the template at this place.
+    fn forget_engine_data(&self, id: ConnId);
+    /// The destination that sends from this address and port by itself.
+    fn caller(&self, key: &CallerKey) -> Option<&Caller>;
 
     /// How many connections wait for their first packet to say the client's port.
     fn expected(&self) -> Option<&Cell<u32>>;

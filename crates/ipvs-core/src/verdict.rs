@@ -161,6 +161,8 @@ reasons! {
     NoRoute = "no_route",
     /// Dropped: longer than the path, and may not or cannot be cut.
     TooLong = "too_long",
+    /// Dropped: nothing in it that the service's persistence engine could go by.
+    NoEngineData = "no_engine_data",
     /// Dropped: the connection table is full.
     TableFull = "table_full",
     /// Dropped: one of many that `drop_packet` lets no connection start.

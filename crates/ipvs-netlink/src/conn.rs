@@ -137,6 +137,10 @@ pub fn write(writer: &mut Writer, conn: &ConnStatus) {
     if conn.fwmark != 0 {
         writer.u32(FWMARK, conn.fwmark);
     }
+    if let Some((name, data)) = conn.engine {
+        writer.text(PE_NAME, name.as_bytes());
+        writer.attr(PE_DATA, &data.octets().collect::<Vec<_>>());
+    }
 }
 
 /// Reads the attributes of one connection; `None` if they make none.

@@ -7,7 +7,9 @@ mod support;
 use ipvs_core::addr::{Addr, Family};
 use ipvs_core::command::{Command, TimeoutEdit};
 use ipvs_core::dest::{DestKey, DestSpec};
+use ipvs_core::engine::Data;
 use ipvs_core::mark::MarkRule;
+use ipvs_core::name::Name;
 use ipvs_core::service::{ServiceFlags, ServiceKey, ServiceSpec};
 use ipvs_core::snapshot::{ConnStatus, Timeouts};
 use ipvs_core::sysctl;
@@ -131,9 +133,8 @@ fn timeouts_of_zero_stay() {
     assert_eq!(client.timeouts().unwrap(), expect);
 }
 
-#[test]
-fn a_connection_reads_as_shown() {
-    let status = ConnStatus {
+fn connection() -> ConnStatus {
+    ConnStatus {
         family: Family::V4,
         protocol: 6,
         client: Addr::v4([198, 51, 100, 7]),
@@ -147,7 +148,13 @@ fn a_connection_reads_as_shown() {
         expires_ms: 899_500,
         flags: 0x0102,
         fwmark: 7,
-    };
+        engine: None,
+    }
+}
+
+#[test]
+fn a_connection_reads_as_shown() {
+    let status = connection();
     let mut table = SmallTable::default();
     table.connections = vec![status; 1000];
     let mut client = Client::new(LocalTransport::new(&mut table)).unwrap();
@@ -159,6 +166,16 @@ fn a_connection_reads_as_shown() {
     assert_eq!((conn.dest_family, conn.dest, conn.dest_port), (Family::V6, status.dest, 8080));
     assert_eq!((conn.state.as_str(), conn.expires_ms), ("ESTABLISHED", 899_500));
     assert_eq!((conn.flags, conn.fwmark, conn.engine.as_str()), (0x0102, 7, ""));
+}
+
+#[test]
+fn the_data_of_a_template_s_engine_reads_as_kept() {
+    let engine = Some((Name::from("sip"), Data::of(b"id@host").unwrap()));
+    let mut table = SmallTable::default();
+    table.connections = vec![ConnStatus { engine, ..connection() }];
+    let mut client = Client::new(LocalTransport::new(&mut table)).unwrap();
+    let shown = client.connections().unwrap();
+    assert_eq!((shown[0].engine.as_str(), shown[0].engine_data.as_str()), ("sip", "id@host"));
 }
 
 #[test]

@@ -9,6 +9,7 @@ use ipvs_core::addr::{Addr, AddrKey, Family};
 use ipvs_core::conn::{Conn, ConnFlags, ConnId, Found, NONE, Tuple};
 use ipvs_core::defence::{self, Defence};
 use ipvs_core::dest::{Dest, DestId, Load};
+use ipvs_core::engine::{Caller, CallerKey, Data};
 use ipvs_core::expiry;
 use ipvs_core::hop::{CachedHop, RouteQuery, Way, WayKind};
 use ipvs_core::mark::MarkRule;
@@ -135,6 +136,8 @@ pub struct MemoryTables<H> {
     conns: Box<[Conn]>,
     fresh: Cell<ConnId>,
     expected: Cell<u32>,
+    engine_data: RefCell<HashMap<ConnId, Data>>,
+    callers: HashMap<CallerKey, Caller>,
     free: RefCell<Vec<ConnId>>,
     reasons: Vec<Cell<u64>>,
 }
@@ -166,6 +169,8 @@ impl<H> MemoryTables<H> {
             conns: <[Conn]>::new_box_zeroed_with_elems(limits.conns as usize)?,
             fresh: Cell::new(0),
             expected: Cell::new(0),
+            engine_data: RefCell::default(),
+            callers: HashMap::new(),
             free: RefCell::default(),
             reasons: Reason::ALL.iter().map(|_| Cell::new(0)).collect(),
         })
@@ -326,6 +331,23 @@ impl<H: Host> Tables for MemoryTables<H> {
 
     fn release(&self, id: ConnId) {
         self.free.borrow_mut().push(id);
+    }
+
+    fn engine_data_is(&self, id: ConnId, data: &Data) -> bool {
+        self.engine_data.borrow().get(&id).is_some_and(|kept| kept.is(data))
+    }
+
+    fn put_engine_data(&self, id: ConnId, data: &Data) -> bool {
+        self.engine_data.borrow_mut().insert(id, *data);
+        true
+    }
+
+    fn forget_engine_data(&self, id: ConnId) {
+        self.engine_data.borrow_mut().remove(&id);
+    }
+
+    fn caller(&self, key: &CallerKey) -> Option<&Caller> {
+        self.callers.get(key)
     }
 
     fn expected(&self) -> Option<&Cell<u32>> {
@@ -526,6 +548,18 @@ impl<H: Host> Store for MemoryTables<H> {
             Owner::Total => self.total = *account,
         }
         Ok(())
+    }
+
+    fn put_caller(&mut self, key: &CallerKey, caller: Option<&Caller>) -> Result<(), Infallible> {
+        match caller {
+            Some(caller) => self.callers.insert(*key, *caller),
+            None => self.callers.remove(key),
+        };
+        Ok(())
+    }
+
+    fn engine_data(&mut self, id: ConnId) -> Option<Data> {
+        self.engine_data.borrow().get(&id).copied()
     }
 
     fn each_conn(&mut self, each: &mut dyn FnMut(ConnId, &Conn)) {

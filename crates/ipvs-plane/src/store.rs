@@ -6,6 +6,7 @@ use std::collections::HashSet;
 use ipvs_core::addr::{Addr, AddrKey, Family};
 use ipvs_core::conn::{Conn, ConnId};
 use ipvs_core::dest::{Dest, DestId};
+use ipvs_core::engine::{Caller, CallerKey, Data};
 use ipvs_core::mark::MarkRule;
 use ipvs_core::sched::table::BLOCK;
 use ipvs_core::service::{SchedulerKind, Service, ServiceKey};
@@ -203,6 +204,11 @@ pub trait Store {
     fn account(&mut self, owner: Owner) -> Account;
     /// Sets an account.
     fn put_account(&mut self, owner: Owner, account: &Account) -> Result<(), Self::Error>;
+    /// Says, or says no more, which destination sends from an address and port
+    /// by itself.
+    fn put_caller(&mut self, key: &CallerKey, caller: Option<&Caller>) -> Result<(), Self::Error>;
+    /// The engine data of a template.
+    fn engine_data(&mut self, id: ConnId) -> Option<Data>;
     /// Calls `each` for every connection that is in the table.
     fn each_conn(&mut self, each: &mut dyn FnMut(ConnId, &Conn));
     /// Ends a connection now, or a minute later if others hang on it.

@@ -60,6 +60,11 @@ pub trait Buffer {
         None
     }
 
+    /// Makes the first `len` octets reachable by `load`, as far as they are there.
+    fn reach(&mut self, len: u32) {
+        let _ = len;
+    }
+
     /// Whether the transport checksum is still to be filled in.
     fn checksum_pending(&self) -> bool {
         false

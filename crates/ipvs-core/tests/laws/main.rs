@@ -17,4 +17,5 @@ mod hostile;
 mod marks;
 mod packet;
 mod scheduling;
+mod sip;
 mod world;

@@ -8,6 +8,7 @@ use aya::programs::{TestRun, TestRunOptions, Xdp};
 use ipvs_core::addr::{Addr, AddrKey, Family};
 use ipvs_core::conn::{Conn, ConnFlags, ConnId};
 use ipvs_core::dest::{Dest, DestId};
+use ipvs_core::engine::{Caller, CallerKey, Data};
 use ipvs_core::errand::Errand;
 use ipvs_core::hop::RouteQuery;
 use ipvs_core::mark::{self, MarkRule};
@@ -47,6 +48,8 @@ pub(super) struct BpfStore {
     counters: PerCpuArray<MapData, [u8; size_of::<Counters>()]>,
     hops: Records<24>,
     addrs: HashMap<MapData, [u8; size_of::<AddrKey>()], u32>,
+    callers: HashMap<MapData, [u8; size_of::<CallerKey>()], [u8; size_of::<Caller>()]>,
+    engine_data: HashMap<MapData, u32, [u8; size_of::<Data>()]>,
     conns: Records<{ size_of::<Conn>() }>,
     used: Array<MapData, u32>,
     reasons: PerCpuArray<MapData, u64>,
@@ -91,6 +94,8 @@ impl BpfStore {
             counters: take.typed("IPVS_COUNTERS")?,
             hops: take.typed("IPVS_HOPS")?,
             addrs: take.typed("IPVS_ADDRS")?,
+            callers: take.typed("IPVS_CALLERS")?,
+            engine_data: take.typed("IPVS_ENGINE_DATA")?,
             conns: take.typed("IPVS_CONNS")?,
             used: take.typed("IPVS_USED")?,
             reasons: take.typed("IPVS_REASONS")?,
@@ -141,7 +146,13 @@ impl BpfStore {
         let (first, len) = mark::places(settings.mark_rules);
         let places = first..first.saturating_add(len);
         let mark_rules = places.filter_map(|place| self.mark_rule_at(place)).collect();
-        Ok(Found { settings, services, dests, addrs, mark_rules })
+        let mut callers = StdHashMap::new();
+        for item in &self.callers {
+            let (key, caller) = item.map_err(StartError::map)?;
+            let (key, caller): (CallerKey, Caller) = (transmute!(key), transmute!(caller));
+            callers.insert(key, caller);
+        }
+        Ok(Found { settings, services, dests, addrs, mark_rules, callers })
     }
 
     /// Packets by reason.
@@ -389,6 +400,22 @@ impl Store for BpfStore {
             Owner::Dest(id) => self.dest_accounts.set(id, octets, 0),
             Owner::Total => self.total_account.set(0, octets, 0),
         }
+    }
+
+    fn put_caller(&mut self, key: &CallerKey, caller: Option<&Caller>) -> Result<(), MapError> {
+        let key: [u8; size_of::<CallerKey>()] = transmute!(*key);
+        if let Some(caller) = caller {
+            let octets: [u8; size_of::<Caller>()] = transmute!(*caller);
+            return self.callers.insert(key, octets, 0);
+        }
+        match self.callers.remove(&key) {
+            Err(MapError::KeyNotFound) => Ok(()),
+            other => other,
+        }
+    }
+
+    fn engine_data(&mut self, id: ConnId) -> Option<Data> {
+        self.engine_data.get(&id, 0).ok().map(|octets| transmute!(octets))
     }
 
     fn each_conn(&mut self, each: &mut dyn FnMut(ConnId, &Conn)) {

@@ -4,6 +4,7 @@ use std::collections::{HashMap, HashSet};
 
 use ipvs_core::addr::AddrKey;
 use ipvs_core::dest::{Dest, DestId};
+use ipvs_core::engine::{Caller, CallerKey};
 use ipvs_core::mark::MarkRule;
 use ipvs_core::service::{Service, ServiceKey};
 use ipvs_core::settings::Settings;
@@ -30,6 +31,8 @@ pub struct Found {
     pub addrs: HashMap<AddrKey, u32>,
     /// Mark rules, in order.
     pub mark_rules: Vec<MarkRule>,
+    /// Destinations that send by themselves.
+    pub callers: HashMap<CallerKey, Caller>,
 }
 
 impl<S: Store> Registry<S> {
@@ -92,6 +95,7 @@ impl<S: Store> Registry<S> {
             dests: found.dests,
             trash,
             addrs: Addrs::adopt(found.addrs),
+            callers: found.callers,
             service_ids,
             dest_ids,
             runs,

@@ -7,6 +7,7 @@ use ipvs_core::addr::Family;
 use ipvs_core::command::{Command, CommandError, TimeoutEdit};
 use ipvs_core::conn::ConnFlags;
 use ipvs_core::dest::{Dest, DestId, DestKey, DestSpec};
+use ipvs_core::engine::{Caller, CallerKey};
 use ipvs_core::mark::MarkRule;
 use ipvs_core::proto::tcp;
 use ipvs_core::sched::{self, table};
@@ -438,9 +439,13 @@ impl<S: Store> Registry<S> {
                 self.store.put_account(Owner::Service(entry.id), &Account::default())?;
             }
         }
+        let callers = self.callers_after(draft);
+        self.add_callers(&callers)?;
         // Old and new services together, until the change is made.
-        let keys = || self.services.keys().chain(draft.services.keys());
-        self.store.put_settings(&counted(&draft.settings, keys()))?;
+        let keys = self.services.keys().chain(draft.services.keys());
+        let mut settings = counted(&draft.settings, keys);
+        settings.callers = count(&self.callers);
+        self.store.put_settings(&settings)?;
         for (key, touched) in &draft.services {
             match touched {
                 Some(entry) => self.store.put_service(&entry.record(&self.dests))?,
@@ -452,6 +457,7 @@ impl<S: Store> Registry<S> {
                 self.write_memory(entry, *edit)?;
             }
         }
+        self.remove_callers(&callers)?;
         self.retire_dests(draft)?;
         for zero in &draft.zero {
             self.write_zero(*zero, draft)?;
@@ -462,7 +468,8 @@ impl<S: Store> Registry<S> {
     fn write_service_count(&mut self, draft: &Draft) -> Result<(), S::Error> {
         let added = draft.services.iter().filter(|(_, t)| t.is_some()).map(|(key, _)| key);
         let kept = self.services.keys().filter(|key| !draft.services.contains_key(*key));
-        let settings = counted(&draft.settings, added.chain(kept));
+        let mut settings = counted(&draft.settings, added.chain(kept));
+        settings.callers = count(&self.callers);
         self.settings = settings;
         self.store.put_settings(&settings)
     }
@@ -577,6 +584,11 @@ impl<S: Store> Registry<S> {
         }
         Ok(())
     }
+}
+
+/// How many destinations send by themselves.
+fn count(callers: &HashMap<CallerKey, Caller>) -> u32 {
+    u32::try_from(callers.len()).unwrap_or(u32::MAX)
 }
 
 /// The settings with the number of services of each kind.

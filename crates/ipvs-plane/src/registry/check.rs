@@ -3,6 +3,7 @@
 use ipvs_core::addr::{Addr, Family};
 use ipvs_core::command::CommandError;
 use ipvs_core::dest::{DestKey, DestSpec, ForwardingMethod};
+use ipvs_core::engine;
 use ipvs_core::service::{SchedulerKind, ServiceKey, ServiceSpec};
 
 /// Tunnel type gue in [`DestSpec::tunnel_type`].
@@ -11,9 +12,7 @@ const GUE: u8 = 1;
 /// Checks a service's configuration and finds its scheduler.
 pub(super) fn service(key: &ServiceKey, spec: &ServiceSpec) -> Result<SchedulerKind, CommandError> {
     let kind = SchedulerKind::by_name(&spec.scheduler).ok_or(CommandError::UnknownScheduler)?;
-    if !spec.engine.is_empty() {
-        return Err(CommandError::UnknownPersistenceEngine);
-    }
+    engine::by_name(&spec.engine).ok_or(CommandError::UnknownPersistenceEngine)?;
     let prefix = u32::from_ne_bytes(spec.netmask);
     if key.family() == Family::V6 && !(1..=128).contains(&prefix) {
         return Err(CommandError::Invalid);

@@ -7,6 +7,7 @@
 mod addrs;
 pub mod adopt;
 mod apply;
+mod callers;
 mod check;
 mod estimates;
 mod ids;
@@ -21,6 +22,7 @@ use std::collections::HashMap;
 
 use ipvs_core::defence;
 use ipvs_core::dest::{Dest, DestId};
+use ipvs_core::engine::{self, Caller, CallerKey};
 use ipvs_core::service::{SchedulerKind, Service, ServiceKey, ServiceSpec};
 use ipvs_core::settings::Settings;
 
@@ -67,6 +69,7 @@ impl Entry {
             weight_gcd: gcd,
             weight_top: top,
             table: self.own.place(),
+            engine: engine::by_name(&self.spec.engine).unwrap_or(engine::NONE),
         }
     }
 }
@@ -99,6 +102,8 @@ pub struct Registry<S> {
     trash: Trash,
     addrs: Addrs,
     estimates: Estimates,
+    /// What stands in the table of callers.
+    callers: HashMap<CallerKey, Caller>,
     service_ids: Ids,
     dest_ids: Ids,
     runs: Runs,
@@ -123,6 +128,7 @@ impl<S: Store> Registry<S> {
             trash: Trash::default(),
             addrs: Addrs::default(),
             estimates,
+            callers: HashMap::new(),
             service_ids: Ids::new(limits.services),
             dest_ids: Ids::new(limits.dests),
             runs: Runs::new(limits.members),

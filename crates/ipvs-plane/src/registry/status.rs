@@ -4,7 +4,9 @@ use ipvs_core::command::Command;
 use ipvs_core::conn::{Conn, ConnFlags};
 use ipvs_core::defence;
 use ipvs_core::dest::{Dest, DestId};
+use ipvs_core::engine;
 use ipvs_core::mark::MarkRule;
+use ipvs_core::name::Name;
 use ipvs_core::proto::{self, tcp};
 use ipvs_core::service::{ServiceFlags, ServiceKey};
 use ipvs_core::snapshot::{ConnStatus, Control, DestStatus, Refused, ServiceStatus, Timeouts};
@@ -71,9 +73,21 @@ impl<S: Store> Control for Registry<S> {
         self.store.sweep();
         let now = self.store.now();
         let dests = &self.dests;
-        self.store.each_conn(&mut |_, conn| {
-            each(conn_status(conn, dests.get(&conn.dest.get()), now));
+        let mut templates = Vec::new();
+        self.store.each_conn(&mut |id, conn| {
+            let status = conn_status(conn, dests.get(&conn.dest.get()), now);
+            if conn.has(ConnFlags::ENGINE) {
+                templates.push((id, status));
+            } else {
+                each(status);
+            }
         });
+        for (id, mut status) in templates {
+            // There is one engine.
+            let name = Name::from(engine::sip::NAME);
+            status.engine = self.store.engine_data(id).map(|data| (name, data));
+            each(status);
+        }
     }
 
     fn mark_rules(&mut self, each: &mut dyn FnMut(&MarkRule)) {
@@ -141,7 +155,7 @@ fn conn_status(conn: &Conn, dest: Option<&Dest>, now: Instant) -> ConnStatus {
         family: tuple.family(),
         protocol: tuple.protocol,
         client: tuple.source,
-        client_port: tuple.source_port,
+        client_port: if template { 0 } else { tuple.source_port },
         virtual_addr: tuple.destination,
         virtual_port: tuple.destination_port,
         dest_family: dest.map_or_else(|| tuple.family(), |dest| dest.key.family()),
@@ -149,7 +163,8 @@ fn conn_status(conn: &Conn, dest: Option<&Dest>, now: Instant) -> ConnStatus {
         dest_port: conn.dest_port.get(),
         state,
         expires_ms: conn.expires.get().saturating_sub(now.nanos()) / 1_000_000,
-        flags: conn.flags.get(),
+        flags: conn.flags.get() & ConnFlags::KERNEL,
         fwmark: conn.fwmark.get(),
+        engine: None,
     }
 }

@@ -22,9 +22,9 @@ pub(crate) fn service(
         if let Some(mask) = mask(key.family(), spec) {
             write!(out, " -M {mask}")?;
         }
-        if !spec.engine.is_empty() {
-            write!(out, " --pe {}", spec.engine)?;
-        }
+    }
+    if !spec.engine.is_empty() {
+        write!(out, " --pe {}", spec.engine)?;
     }
     if spec.flags & ServiceFlags::ONE_PACKET != 0 {
         write!(out, " -o")?;
