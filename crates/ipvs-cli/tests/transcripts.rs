@@ -20,9 +20,30 @@ mod director;
 mod small_table;
 mod transcript;
 
+/// Why persistence timeouts differ in `/proc/net/ip_vs`.
+const TICKS: &str = "the recorded kernel had 100 ticks a second";
+
 /// Commands that we answer differently, with the reason.
-const DIFFERS: &[(&str, &str)] =
-    &[("ipvsadm -A -t 192.0.2.10:97 -s sh -b ,", "ipvsadm crashes here")];
+const DIFFERS: &[(&str, &str)] = &[
+    ("ipvsadm -A -t 192.0.2.10:97 -s sh -b ,", "ipvsadm crashes here"),
+    (
+        "ipvsadm -C; ipvsadm -A -t 192.0.2.10:80 -s mh -p 360 -M 255.255.255.0 -b mh-port; cat /proc/net/ip_vs",
+        TICKS,
+    ),
+    ("ipvsadm -C; ipvsadm -A -u 192.0.2.10:53 -s rr -o -p 60 --pe sip; cat /proc/net/ip_vs", TICKS),
+    (
+        "ipvsadm -C; ipvsadm -A -f 7 -s lc -p 5; ipvsadm -a -f 7 -r 10.1.0.11 -g; cat /proc/net/ip_vs",
+        TICKS,
+    ),
+    (
+        "ipvsadm -C; ipvsadm -A -f 7 -6 -s lc -o -p 5 -M 64; ipvsadm -a -f 7 -6 -r 2001:db8:5::11 -m; cat /proc/net/ip_vs",
+        TICKS,
+    ),
+    (
+        "ipvsadm -C; ipvsadm -A -t [2001:db8:c::10]:443 -s sh -p 60; ipvsadm -a -t [2001:db8:c::10]:443 -r [2001:db8:5::11]:8443 -m; ipvsadm -a -t [2001:db8:c::10]:443 -r 10.1.0.11 -i; cat /proc/net/ip_vs",
+        TICKS,
+    ),
+];
 
 /// Transcripts in which the order of services hangs on the kernel's hash order.
 const ANY_ORDER: [&str; 3] = ["corners", "service-address", "service-ipv6"];
@@ -30,10 +51,8 @@ const ANY_ORDER: [&str; 3] = ["corners", "service-address", "service-ipv6"];
 /// Transcripts with commands that start sync daemons, which no director of ours does.
 const WITH_DAEMONS: [&str; 4] = ["daemon", "matrix-other", "restore-syntax", "server-mixed-family"];
 
-/// Transcripts with schedulers (lblc, …), engines (sip) or checks of
-/// addresses (broadcast) that our director lacks.
-const BEYOND_THE_DIRECTOR: [&str; 4] =
-    ["matrix-change", "server-addresses", "service-fwmark", "service-ops-pe"];
+/// Transcripts with checks of addresses (broadcast) that our director lacks.
+const BEYOND_THE_DIRECTOR: [&str; 1] = ["server-addresses"];
 
 fn folder() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("../../tests/transcripts")

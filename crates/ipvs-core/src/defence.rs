@@ -108,8 +108,7 @@ pub fn drop_entries<T: Tables>(tables: &T, key: &mut Tuple, used: u32, now: Inst
     if last == second || !tables.replace(&defence.second, last, second) {
         return;
     }
-    // As good as any in a table whose places are taken as they fall free.
-    let first = second.wrapping_mul(0x9e37_79b1) >> 27;
+    let first = drawn(second);
     tables.repeat(used / SHARE + 1, |step| {
         let id = step.wrapping_mul(SHARE).wrapping_add(first);
         if let Some(conn) = tables.conn(id)
@@ -121,6 +120,16 @@ pub fn drop_entries<T: Tables>(tables: &T, key: &mut Tuple, used: u32, now: Inst
         }
         true
     });
+}
+
+/// A number below [`SHARE`] that tells nothing of the one for the next second: so
+/// entries go as if they were drawn, the fewer the fewer are left.
+#[inline(always)]
+const fn drawn(second: u32) -> u32 {
+    const ODD: u32 = 0x9e37_79b1;
+    let word = second.wrapping_mul(ODD);
+    let word = (word ^ (word >> 15)).wrapping_mul(ODD);
+    (word ^ (word >> 13)).wrapping_mul(ODD) >> (32 - SHARE.trailing_zeros())
 }
 
 /// Whether the entry, on which nothing hangs, is one to be dropped.
@@ -207,6 +216,17 @@ mod tests {
         };
         assert_eq!((rate(0, 0), rate(1, 2000), rate(3, 2000)), (0, 0, 10));
         assert_eq!((rate(1, 1023), rate(2, 512), rate(2, 0)), (1024, 2, 1));
+    }
+
+    #[test]
+    fn seconds_draw_shares_evenly_and_apart() {
+        let mut drawn_of = [0; SHARE as usize];
+        for second in 0..32_000 {
+            drawn_of[drawn(second) as usize] += 1;
+        }
+        assert!(drawn_of.iter().all(|count| (900..1100).contains(count)), "{drawn_of:?}");
+        let pairs = (0..32_000).filter(|second| drawn(*second) == drawn(second + 1)).count();
+        assert!((900..1100).contains(&pairs), "{pairs} times the same twice");
     }
 
     #[test]

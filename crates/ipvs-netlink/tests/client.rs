@@ -12,6 +12,7 @@ use ipvs_core::mark::MarkRule;
 use ipvs_core::name::Name;
 use ipvs_core::service::{ServiceFlags, ServiceKey, ServiceSpec};
 use ipvs_core::snapshot::{ConnStatus, Timeouts};
+use ipvs_core::stats::Counters;
 use ipvs_core::sysctl;
 use ipvs_core::verdict::Reason;
 use ipvs_netlink::client::LocalTransport;
@@ -207,6 +208,16 @@ fn settings_are_read_and_changed_by_name() {
     for (error, expect) in refused {
         assert!(matches!(error, Some(ClientError::Refused(errno)) if errno == expect), "{error:?}");
     }
+}
+
+#[test]
+fn statistics_have_a_total_and_a_part_for_each_cpu() {
+    let counted = |conns| Counters { conns, in_bytes: 1 << 40, ..Counters::default() };
+    let mut table = SmallTable::default();
+    table.counted = vec![counted(1), counted(2)];
+    let statistics = Client::new(LocalTransport::new(&mut table)).unwrap().statistics().unwrap();
+    assert_eq!((statistics.total.0.conns, statistics.total.0.in_bytes), (3, 2 << 40));
+    assert_eq!(statistics.cpus, table.counted);
 }
 
 #[test]

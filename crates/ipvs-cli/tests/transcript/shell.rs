@@ -5,6 +5,7 @@ use std::collections::HashMap;
 use std::ffi::OsString;
 
 use ipvs_cli::adm::{self, Io, Session, Unreachable};
+use ipvs_cli::{proc, sysctl};
 use ipvs_core::snapshot::Control;
 use ipvs_netlink::client::LocalTransport;
 
@@ -108,6 +109,8 @@ impl<'a> Shell<'a> {
             ["ipvsadm" | "ipvsadm-save" | "ipvsadm-restore", ..] => {
                 Some(self.ipvsadm(&simple.words, &input))
             }
+            ["sysctl", ..] => Some(self.sysctl(&simple.words)),
+            ["cat", path] if path.starts_with("/proc/net/") => self.kernel_file(path),
             ["printf", "--", format] => Some(text(unescape(format))),
             ["echo", words @ ..] => Some(text(words.join(" ") + "\n")),
             ["cat", path] => {
@@ -133,6 +136,29 @@ impl<'a> Shell<'a> {
             }
             _ => None,
         }
+    }
+
+    fn sysctl(&mut self, words: &[String]) -> Output {
+        let args: Vec<OsString> = words.iter().map(OsString::from).collect();
+        let mut output = Output::default();
+        let status = sysctl::run(&args, &mut output.stdout, &mut output.stderr, || {
+            Session::open(LocalTransport::new(&mut *self.control))
+                .map_err(|cause| Unreachable { cause, advice: String::new() })
+        });
+        output.status = status.into();
+        output
+    }
+
+    fn kernel_file(&mut self, path: &str) -> Option<Output> {
+        let name = path.strip_prefix("/proc/net/").filter(|name| proc::FILES.contains(name))?;
+        let mut output = Output::default();
+        let args = ["cat".into(), name.into()];
+        let status = proc::run(&args, &mut output.stdout, &mut output.stderr, || {
+            Session::open(LocalTransport::new(&mut *self.control))
+                .map_err(|cause| Unreachable { cause, advice: String::new() })
+        });
+        output.status = status.into();
+        Some(output)
     }
 
     fn ipvsadm(&mut self, words: &[String], mut input: &[u8]) -> Output {

@@ -9,6 +9,7 @@
 )]
 
 mod caching;
+mod defence;
 mod forwarding;
 mod ftp;
 mod hashing;

@@ -172,7 +172,7 @@ pub(crate) fn dest_spec(method: ForwardingMethod, weight: i32) -> DestSpec {
 /// Room for a configuration twice, as one list of commands may replace it all;
 /// not for all connections of a test.
 pub(crate) const LIMITS: Limits =
-    Limits { services: 16, dests: 120, members: 120, blocks: 64, cached: 64, conns: 48 };
+    Limits { services: 16, dests: 120, members: 120, blocks: 512, cached: 64, conns: 48 };
 
 /// A director with its configuration.
 #[derive(Debug)]

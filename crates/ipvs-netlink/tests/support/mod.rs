@@ -5,6 +5,7 @@ use std::net::IpAddr;
 
 use ipvs_core::addr::{Addr, Family};
 use ipvs_core::command::{Command, CommandError};
+use ipvs_core::defence;
 use ipvs_core::dest::{DestKey, DestSpec, ForwardingMethod};
 use ipvs_core::mark::MarkRule;
 use ipvs_core::service::{ServiceKey, ServiceSpec};
@@ -20,6 +21,8 @@ pub(crate) struct SmallTable {
     services: Vec<(ServiceStatus, Vec<DestStatus>)>,
     timeouts: Timeouts,
     settings: Settings,
+    /// What each CPU has counted.
+    pub(crate) counted: Vec<Counters>,
     /// What `connections` shows.
     pub(crate) connections: Vec<ConnStatus>,
     /// What `describe` says.
@@ -34,9 +37,9 @@ impl Default for SmallTable {
     fn default() -> Self {
         let timeouts = Timeouts { tcp: 900, tcp_fin: 120, udp: 300 };
         let (services, connections) = (Vec::new(), Vec::new());
-        let settings = Settings::DEFAULT;
+        let (settings, counted) = (Settings::DEFAULT, vec![Counters::default()]);
         let (lines, packets, marks) = (Vec::new(), Vec::new(), Vec::new());
-        Self { services, timeouts, settings, connections, lines, packets, marks }
+        Self { services, timeouts, settings, counted, connections, lines, packets, marks }
     }
 }
 
@@ -205,6 +208,15 @@ impl Control for SmallTable {
         self.timeouts
     }
 
+    fn statistics(&mut self) -> (Counters, Rates) {
+        let total = self.counted.iter().copied().fold(Counters::default(), Counters::plus);
+        (total, Rates::default())
+    }
+
+    fn cpu_counters(&mut self, each: &mut dyn FnMut(Counters)) {
+        self.counted.iter().copied().for_each(each);
+    }
+
     fn sysctls(&mut self, each: &mut dyn FnMut(&'static str, sysctl::Value)) {
         for it in &sysctl::ALL {
             each(it.name, it.get(&self.settings));
@@ -212,7 +224,9 @@ impl Control for SmallTable {
     }
 
     fn set_sysctl(&mut self, name: &str, text: &str) -> Result<(), SysctlError> {
-        sysctl::find(name).ok_or(SysctlError::Unknown)?.set(&mut self.settings, text)
+        sysctl::find(name).ok_or(SysctlError::Unknown)?.set(&mut self.settings, text)?;
+        defence::adjust(&mut self.settings, u64::MAX);
+        Ok(())
     }
 
     fn table_size(&self) -> u32 {
