@@ -16,6 +16,7 @@ mod fib;
 mod kernel;
 mod maps;
 mod skb;
+mod slow;
 mod sweep;
 mod tables;
 mod xdp;

@@ -1,7 +1,7 @@
 //! The maps. Sizes are defaults; the loader sets those of this host.
 
 use aya_ebpf::bindings::{BPF_F_MMAPABLE, BPF_F_NO_PREALLOC, bpf_timer};
-use aya_ebpf::btf_maps::{Array, HashMap, PerCpuArray, Queue};
+use aya_ebpf::btf_maps::{Array, HashMap, PerCpuArray, Queue, RingBuf};
 use aya_ebpf::macros::btf_map;
 use ipvs_core::addr::AddrKey;
 use ipvs_core::conn::{Conn, Tuple};
@@ -25,8 +25,9 @@ use crate::skb::Neighbour;
 /// that look at it only if elements are not preallocated.
 const COPIED: usize = BPF_F_NO_PREALLOC as usize;
 
-/// Elements of an array that may be mapped begin on a page, and so those of 64
-/// octets, or a multiple, on a cache line.
+/// The slow path in the daemon works on these arrays too, mapped into its
+/// memory. Elements of one that may be mapped begin on a page, and so those of
+/// 64 octets, or a multiple, on a cache line.
 const ALIGNED: usize = BPF_F_MMAPABLE as usize;
 
 /// A record with cells, which several CPUs work on.
@@ -48,33 +49,33 @@ pub(crate) struct Sweeper {
 unsafe impl Sync for Sweeper {}
 
 #[btf_map]
-pub(crate) static IPVS_SETTINGS: Array<Settings, 1> = Array::new();
+pub(crate) static IPVS_SETTINGS: Array<Settings, 1, ALIGNED> = Array::new();
 #[btf_map]
 pub(crate) static IPVS_SERVICES: HashMap<ServiceKey, Service, 16384, COPIED> = HashMap::new();
 #[btf_map]
-pub(crate) static IPVS_SCHED: Array<Shared<core::cell::Cell<u64>>, 16384> = Array::new();
+pub(crate) static IPVS_SCHED: Array<Shared<core::cell::Cell<u64>>, 16384, ALIGNED> = Array::new();
 #[btf_map]
-pub(crate) static IPVS_MEMBERS: Array<u32, 262_144> = Array::new();
+pub(crate) static IPVS_MEMBERS: Array<u32, 262_144, ALIGNED> = Array::new();
 /// Blocks of the schedulers' hash tables.
 #[btf_map]
 pub(crate) static IPVS_SLOTS: HashMap<u32, [u32; BLOCK as usize], 65536, COPIED> = HashMap::new();
 /// Mark rules; an edit writes the new list beside the old one.
 #[btf_map]
-pub(crate) static IPVS_MARKS: Array<MarkRule, { mark::PLACES as usize }> = Array::new();
+pub(crate) static IPVS_MARKS: Array<MarkRule, { mark::PLACES as usize }, ALIGNED> = Array::new();
 /// Caches of lblc and lblcr: what there is of one besides its entries.
 #[btf_map]
-pub(crate) static IPVS_CACHES: Array<Shared<Cache>, 4096> = Array::new();
+pub(crate) static IPVS_CACHES: Array<Shared<Cache>, 4096, ALIGNED> = Array::new();
 /// The entries of all caches.
 #[btf_map]
 pub(crate) static IPVS_CACHED: HashMap<CacheKey, Shared<Cached>, 65536, COPIED> = HashMap::new();
 #[btf_map]
 pub(crate) static IPVS_DESTS: Array<Dest, 131_072, ALIGNED> = Array::new();
 #[btf_map]
-pub(crate) static IPVS_LOADS: Array<Shared<Load>, 131_072> = Array::new();
+pub(crate) static IPVS_LOADS: Array<Shared<Load>, 131_072, ALIGNED> = Array::new();
 #[btf_map]
 pub(crate) static IPVS_COUNTERS: PerCpuArray<Shared<LiveCounters>, 131_072> = PerCpuArray::new();
 #[btf_map]
-pub(crate) static IPVS_HOPS: Array<Shared<CachedHop>, 131_072> = Array::new();
+pub(crate) static IPVS_HOPS: Array<Shared<CachedHop>, 131_072, ALIGNED> = Array::new();
 #[btf_map]
 pub(crate) static IPVS_ADDRS: HashMap<AddrKey, u32, 147_456, COPIED> = HashMap::new();
 #[btf_map]
@@ -84,14 +85,14 @@ pub(crate) static IPVS_NEAR: Array<Shared<Bucket>, 131_072, ALIGNED> = Array::ne
 #[btf_map]
 pub(crate) static IPVS_CONNS: Array<Shared<Conn>, 262_144, ALIGNED> = Array::new();
 #[btf_map]
-pub(crate) static IPVS_DEFENCE: Array<Shared<Defence>, 1> = Array::new();
+pub(crate) static IPVS_DEFENCE: Array<Shared<Defence>, 1, ALIGNED> = Array::new();
 /// Places of ended connections, first in, first out: so a place rests before
 /// it is used again.
 #[btf_map]
 pub(crate) static IPVS_FREE: Queue<u32, 262_144> = Queue::new();
 /// How many places of `IPVS_CONNS` were ever used.
 #[btf_map]
-pub(crate) static IPVS_USED: Array<Shared<core::cell::Cell<u32>>, 1> = Array::new();
+pub(crate) static IPVS_USED: Array<Shared<core::cell::Cell<u32>>, 1, ALIGNED> = Array::new();
 /// What persistence engines keep of their templates.
 #[btf_map]
 pub(crate) static IPVS_ENGINE_DATA: HashMap<u32, Data, 262_144, COPIED> = HashMap::new();
@@ -100,9 +101,17 @@ pub(crate) static IPVS_ENGINE_DATA: HashMap<u32, Data, 262_144, COPIED> = HashMa
 pub(crate) static IPVS_CALLERS: HashMap<CallerKey, Caller, 131_072, COPIED> = HashMap::new();
 /// How many connections wait for their first packet to say the client's port.
 #[btf_map]
-pub(crate) static IPVS_EXPECTED: Array<Shared<core::cell::Cell<u32>>, 1> = Array::new();
+pub(crate) static IPVS_EXPECTED: Array<Shared<core::cell::Cell<u32>>, 1, ALIGNED> = Array::new();
 #[btf_map]
 pub(crate) static IPVS_REASONS: PerCpuArray<u64, 64> = PerCpuArray::new();
+/// Packets on their way to the slow path.
+#[btf_map]
+pub(crate) static IPVS_SLOW: RingBuf<u8, 4_194_304> = RingBuf::new();
+/// What the slow path counts: it belongs to no CPU.
+#[btf_map]
+static IPVS_SLOW_COUNTERS: Array<Shared<LiveCounters>, 131_072, ALIGNED> = Array::new();
+#[btf_map]
+static IPVS_SLOW_REASONS: Array<u64, 64, ALIGNED> = Array::new();
 #[btf_map]
 pub(crate) static IPVS_SWEEPER: Array<Sweeper, 1> = Array::new();
 /// Room for the packet that this CPU works on.

@@ -14,7 +14,7 @@ use ipvs_wire::{Buffer, Outer, ethernet};
 
 use crate::bytes::{self, Read};
 use crate::tables::{self, Maps};
-use crate::{kernel, maps};
+use crate::{kernel, maps, slow};
 
 /// Let the next program, or the stack, go on with the packet.
 const TC_ACT_UNSPEC: i32 = -1;
@@ -46,17 +46,23 @@ const AF_INET6: u32 = 10;
 /// `struct __sk_buff` as far as it is used, without its two pointers: with
 /// them the compiler writes forward declarations whose order is not stable.
 #[repr(C)]
-struct SkBuff {
-    len: u32,
+pub(crate) struct SkBuff {
+    pub(crate) len: u32,
     pkt_type: u32,
-    mark: u32,
-    unused: [u32; 7],
-    ifindex: u32,
+    pub(crate) mark: u32,
+    queue_mapping: u32,
+    protocol: u32,
+    pub(crate) vlan_present: u32,
+    pub(crate) vlan_tci: u32,
+    pub(crate) vlan_proto: u32,
+    priority: u32,
+    ingress_ifindex: u32,
+    pub(crate) ifindex: u32,
     unused2: [u32; 8],
     data: u32,
     data_end: u32,
     unused3: [u32; 23],
-    gso_size: u32,
+    pub(crate) gso_size: u32,
 }
 
 const _: () = assert!(core::mem::offset_of!(SkBuff, data) == 76);
@@ -254,12 +260,8 @@ extern "C" fn ipvs_tc(ctx: *mut SkBuff) -> i32 {
     match director::handle(&mut frame, &maps, scratch, arrival, kernel::now(settings)) {
         Verdict::Pass(_) => TC_ACT_UNSPEC,
         Verdict::Drop(_) => TC_ACT_SHOT,
-        Verdict::Defer(Reason::DeferredFragment) => {
-            maps.count(Reason::Fragment);
-            TC_ACT_UNSPEC
-        }
-        Verdict::Defer(_) => {
-            maps.count(Reason::TooLong);
+        Verdict::Defer(reason) => {
+            maps.count(if slow::hand_over(ctx) { reason } else { Reason::DeferredLost });
             TC_ACT_SHOT
         }
         Verdict::Send { ifindex, .. } => {

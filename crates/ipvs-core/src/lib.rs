@@ -17,6 +17,7 @@ mod admit;
 pub mod command;
 pub mod conn;
 pub mod defence;
+pub mod deferred;
 pub mod dest;
 pub mod director;
 pub mod engine;

@@ -9,6 +9,8 @@
 
 use core::cell::Cell;
 
+use zerocopy::FromBytes;
+
 use crate::conn::{Conn, ConnFlags, Found, Tuple};
 use crate::dest::ForwardingMethod;
 use crate::tables::Tables;
@@ -22,7 +24,7 @@ const MIX: [u64; 2] = [0xff51_afd7_ed55_8ccd, 0xc4ce_b9fe_1a85_ec53];
 /// hash, and [`Found::word`]. They fill up from the first.
 ///
 /// Zero is an empty slot, and as good as any other: what it leads to is looked at.
-#[derive(Debug, Default)]
+#[derive(Debug, Default, FromBytes)]
 #[repr(C, align(32))]
 pub struct Bucket {
     slots: [Cell<u64>; WAYS],

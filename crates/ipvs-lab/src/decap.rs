@@ -20,6 +20,7 @@ use socket2::{Domain, Protocol, Socket, Type};
 use crate::{
     Link, Namespace,
     error::{Doing, Result},
+    joined::Joined,
     link::{End, veth},
     outer::{self, Refusal},
     sys,
@@ -44,7 +45,7 @@ const FRAME_LEN: usize = 128 * 1024;
 /// the kernel too; raw sockets for both protocols keep it from answering "protocol unreachable".
 ///
 /// The namespace must not filter by reverse path: make it with [`Namespace::for_lab`]. Outer
-/// packets in fragments are counted and not unpacked. It stops when dropped.
+/// packets in fragments are unpacked if those come in order. It stops when dropped.
 #[derive(Debug)]
 pub struct Decapsulator {
     shared: Arc<Shared>,
@@ -170,6 +171,7 @@ impl Worker {
     fn unpack_until_stopped(&self) {
         let mut frame = vec![0; FRAME_LEN];
         let mut inner = Vec::with_capacity(FRAME_LEN);
+        let mut joined = Joined::default();
         loop {
             let mut ready = [
                 PollFd::new(self.receiver.as_fd(), PollFlags::POLLIN),
@@ -183,12 +185,12 @@ impl Worker {
             }
             // An error is "no more".
             while let Ok(length) = (&self.receiver).read(&mut frame) {
-                self.unpack(frame.get(..length).unwrap_or_default(), &mut inner);
+                self.unpack(frame.get(..length).unwrap_or_default(), &mut inner, &mut joined);
             }
         }
     }
 
-    fn unpack(&self, frame: &[u8], inner: &mut Vec<u8>) {
+    fn unpack(&self, frame: &[u8], inner: &mut Vec<u8>, joined: &mut Joined) {
         let counters = &self.shared.counters;
         let counter = match outer::strip(frame, self.addresses, inner) {
             Ok(()) => match (&self.sender).write(inner) {
@@ -196,7 +198,12 @@ impl Worker {
                 Err(_) => &counters.lost,
             },
             Err(Refusal::Malformed) => &counters.malformed,
-            Err(Refusal::Fragment) => &counters.fragments,
+            Err(Refusal::Fragment) => {
+                if let Some(whole) = joined.take(frame) {
+                    self.unpack(&whole, inner, joined);
+                }
+                &counters.fragments
+            }
             Err(Refusal::NotTunnelled) => return,
         };
         counter.fetch_add(1, Ordering::Relaxed);
@@ -252,19 +259,21 @@ const RETURN: u16 = 0x06;
 /// `SKF_AD_OFF + SKF_AD_PKTTYPE`: 0 for a packet to this host.
 const PACKET_TYPE: u32 = 0xffff_f004;
 
-/// To this host; IPv4 or IPv6; protocol 4 or 41, or destination options before them.
-const TUNNELLED: [libc::sock_filter; 13] = [
+/// To this host; IPv4 or IPv6; protocol 4 or 41, or destination options or a fragment header
+/// before them.
+const TUNNELLED: [libc::sock_filter; 14] = [
     instruction(LOAD_WORD, 0, 0, PACKET_TYPE),
-    instruction(JUMP_IF_EQUAL, 0, 9, 0), // else 11
+    instruction(JUMP_IF_EQUAL, 0, 10, 0), // else 12
     instruction(LOAD_HALF, 0, 0, 12),
     instruction(JUMP_IF_EQUAL, 0, 2, 0x0800), // else 6
     instruction(LOAD_BYTE, 0, 0, 23),
     instruction(JUMP, 0, 0, 2),               // 8
-    instruction(JUMP_IF_EQUAL, 0, 4, 0x86dd), // else 11
+    instruction(JUMP_IF_EQUAL, 0, 5, 0x86dd), // else 12
     instruction(LOAD_BYTE, 0, 0, 20),
-    instruction(JUMP_IF_EQUAL, 3, 0, 4),  // 12
-    instruction(JUMP_IF_EQUAL, 2, 0, 41), // 12
-    instruction(JUMP_IF_EQUAL, 1, 0, 60), // 12
+    instruction(JUMP_IF_EQUAL, 4, 0, 4),  // 13
+    instruction(JUMP_IF_EQUAL, 3, 0, 41), // 13
+    instruction(JUMP_IF_EQUAL, 2, 0, 60), // 13
+    instruction(JUMP_IF_EQUAL, 1, 0, 44), // 13
     instruction(RETURN, 0, 0, 0),
     instruction(RETURN, 0, 0, u32::MAX),
 ];

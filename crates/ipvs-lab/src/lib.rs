@@ -52,6 +52,7 @@ mod decap;
 mod error;
 mod ethtool;
 mod http_server;
+mod joined;
 mod link;
 mod namespace;
 mod netlink;

@@ -15,6 +15,7 @@ const IPV6_LEN: usize = 40;
 pub(crate) const IPIP: u8 = 4;
 pub(crate) const IPV6: u8 = 41;
 const DESTINATION_OPTIONS: u8 = 60;
+const FRAGMENT_HEADER: u8 = 44;
 
 /// `VIRTIO_NET_HDR_F_NEEDS_CSUM`: the checksum is to be filled in from `csum_start` on.
 const NEEDS_CSUM: u8 = 1;
@@ -132,6 +133,9 @@ fn outer_v6(packet: &[u8]) -> Result<Outer, Refusal> {
             .ok_or(Refusal::Malformed)?;
         protocol = next;
         header_len += 8 * (usize::from(units) + 1);
+    }
+    if protocol == FRAGMENT_HEADER {
+        return Err(Refusal::Fragment);
     }
     Ok(Outer { protocol, header_len, packet_len })
 }

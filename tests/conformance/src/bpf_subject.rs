@@ -62,6 +62,10 @@ impl Driven for Bpf {
     fn host_changed(&mut self) {
         self.plane.host_changed();
     }
+
+    fn settle(&mut self) {
+        self.plane.settle();
+    }
 }
 
 impl Drop for Bpf {

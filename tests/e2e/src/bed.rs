@@ -136,10 +136,15 @@ pub struct Bed {
 impl Bed {
     /// Builds a lab with so many real servers, and starts a daemon.
     pub fn new(plane: Plane, servers: usize) -> Result<Self> {
+        // Room for a tunnel's header.
+        Self::with_server_mtu(plane, servers, 1600)
+    }
+
+    /// The same, with an MTU between director and real servers.
+    pub fn with_server_mtu(plane: Plane, servers: usize, server_mtu: u32) -> Result<Self> {
         let lab = Plan {
             servers,
-            // Room for a tunnel's header.
-            server_mtu: 1600,
+            server_mtu,
             // The plane in user space answers for them itself.
             director_owns_vips: plane.is_bpf(),
             ..Plan::default()

@@ -231,7 +231,8 @@ fn large_segments_are_unpacked_whole() {
             let shared = &server.decapsulator.shared;
             let worker = Worker::new(shared, server.host.link(), &ends[0], &ends[1]).unwrap();
             let mut tunnel = Tunnel::new(&lab, dest(&server));
-            tunnel.send = Box::new(|frame| worker.unpack(frame, &mut Vec::new()));
+            tunnel.send =
+                Box::new(|frame| worker.unpack(frame, &mut Vec::new(), &mut Joined::default()));
             tunnel.while_tunnelling(|| exchange(&lab, vip));
             assert_all_unpacked(server.decapsulator.stats());
             let longest = tunnel.longest.load(Ordering::Relaxed);

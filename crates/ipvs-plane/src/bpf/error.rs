@@ -83,6 +83,9 @@ pub enum StartError {
         /// Why.
         source: Box<ProgramError>,
     },
+    /// A thread could not be started.
+    #[error("cannot start a thread: {0}")]
+    Thread(io::Error),
     /// The host's network could not be read.
     #[error("cannot read the host's network: {0}")]
     Netlink(io::Error),

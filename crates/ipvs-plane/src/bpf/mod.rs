@@ -4,12 +4,14 @@
 //! * [`object`] loads the programs, pins them, and finds them again.
 //! * [`attach`] puts them on interfaces.
 //! * [`door`] is a pair of interfaces between the host's stack and the plane.
+//! * `slow` is a thread that does what the programs cannot.
 //! * `store` reads and writes the maps.
 
 pub mod attach;
 pub mod door;
 mod error;
 pub mod object;
+mod slow;
 mod store;
 
 use std::collections::HashMap;
@@ -32,6 +34,7 @@ pub use self::attach::{AttachMode, Attached};
 use self::door::{Door, DoorError};
 pub use self::error::StartError;
 use self::object::Pins;
+use self::slow::SlowPath;
 use self::store::BpfStore;
 use crate::plane::Plane;
 use crate::registry::Registry;
@@ -59,6 +62,7 @@ pub struct BpfPlane {
     pins: Pins,
     managed: HashMap<DestId, (u32, Family, Addr)>,
     door: Result<Door, DoorError>,
+    slow: Result<SlowPath, StartError>,
 }
 
 impl BpfPlane {
@@ -78,7 +82,11 @@ impl BpfPlane {
         let attached = attach::attach_all(&pins, &options.interfaces)?;
         let door = open_door();
         let managed = HashMap::new();
-        let mut plane = Self { registry, attached, adopted, pins, managed, door };
+        let slow = pins.open().and_then(SlowPath::start);
+        if let Err(error) = &slow {
+            tracing::warn!(%error, "there is no slow path: fragments are lost");
+        }
+        let mut plane = Self { registry, attached, adopted, pins, managed, door, slow };
         plane.registry.store_mut().sweep();
         plane.host_changed();
         Ok(plane)
@@ -94,6 +102,13 @@ impl BpfPlane {
         match &self.door {
             Ok(door) => Ok(*door),
             Err(error) => Err(error),
+        }
+    }
+
+    /// Returns when every packet that the programs left to the slow path before is dealt with.
+    pub fn settle(&self) {
+        if let Ok(slow) = &self.slow {
+            slow.settle();
         }
     }
 
@@ -220,6 +235,10 @@ impl Plane for BpfPlane {
             Ok(_) => lines.extend(Door::hindrance()),
             Err(error) => lines.push(format!("no host door: {error}")),
         }
+        match &self.slow {
+            Ok(slow) => lines.extend(slow.report()),
+            Err(error) => lines.push(format!("no slow path, fragments are lost: {error}")),
+        }
         lines
     }
 
@@ -243,6 +262,9 @@ impl Plane for BpfPlane {
         }
         self.registry.refresh_sources();
         self.follow_dests();
+        if let Ok(slow) = &self.slow {
+            slow.refresh();
+        }
     }
 
     fn shift_clock(&mut self, by: Duration) {
@@ -254,6 +276,9 @@ impl Plane for BpfPlane {
             tracing::error!(%error, "the clock could not be moved");
         }
         self.registry.store_mut().sweep();
+        if let Ok(slow) = &self.slow {
+            slow.catch_up();
+        }
     }
 
     fn sweep(&mut self) {

@@ -36,13 +36,18 @@ pub(super) const MAPS: &[&str] = &[
     "IPVS_HOPS",
     "IPVS_ADDRS",
     "IPVS_INDEX",
+    "IPVS_NEAR",
     "IPVS_CONNS",
     "IPVS_FREE",
     "IPVS_USED",
     "IPVS_ENGINE_DATA",
     "IPVS_CALLERS",
     "IPVS_EXPECTED",
+    "IPVS_DEFENCE",
     "IPVS_REASONS",
+    "IPVS_SLOW",
+    "IPVS_SLOW_COUNTERS",
+    "IPVS_SLOW_REASONS",
     "IPVS_SWEEPER",
     "IPVS_DEST_ACCOUNTS",
     "IPVS_SERVICE_ACCOUNTS",
@@ -120,7 +125,9 @@ impl Pins {
         let loaded = self.load_and_pin(limits);
         if loaded.is_err() {
             // What was pinned before the failure must not be found as a whole.
-            self.remove()?;
+            if let Err(error) = self.remove() {
+                tracing::warn!(%error, "what was pinned before the failure is left");
+            }
         }
         loaded
     }
@@ -142,6 +149,7 @@ impl Pins {
             ("IPVS_LOADS", limits.dests),
             ("IPVS_COUNTERS", limits.dests),
             ("IPVS_HOPS", limits.dests),
+            ("IPVS_SLOW_COUNTERS", limits.dests),
             ("IPVS_DEST_ACCOUNTS", limits.dests),
             ("IPVS_CALLERS", limits.dests),
             ("IPVS_CONNS", limits.conns),
@@ -262,6 +270,7 @@ fn into_data(map: aya::maps::Map) -> MapData {
         | Map::HashMap(data)
         | Map::PerCpuArray(data)
         | Map::Queue(data)
+        | Map::RingBuf(data)
         | Map::Unsupported(data) => data,
         other => unreachable_map(&other),
     }

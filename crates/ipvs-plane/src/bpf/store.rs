@@ -46,6 +46,7 @@ pub(super) struct BpfStore {
     dests: Records<{ size_of::<Dest>() }>,
     loads: Records<{ size_of::<LoadValues>() }>,
     counters: PerCpuArray<MapData, [u8; size_of::<Counters>()]>,
+    slow_counters: Records<{ size_of::<Counters>() }>,
     hops: Records<24>,
     addrs: HashMap<MapData, [u8; size_of::<AddrKey>()], u32>,
     callers: HashMap<MapData, [u8; size_of::<CallerKey>()], [u8; size_of::<Caller>()]>,
@@ -53,6 +54,7 @@ pub(super) struct BpfStore {
     conns: Records<{ size_of::<Conn>() }>,
     used: Array<MapData, u32>,
     reasons: PerCpuArray<MapData, u64>,
+    slow_reasons: Array<MapData, u64>,
     dest_accounts: Records<{ size_of::<Account>() }>,
     service_accounts: Records<{ size_of::<Account>() }>,
     total_account: Records<{ size_of::<Account>() }>,
@@ -92,6 +94,7 @@ impl BpfStore {
             dests: take.typed("IPVS_DESTS")?,
             loads: take.typed("IPVS_LOADS")?,
             counters: take.typed("IPVS_COUNTERS")?,
+            slow_counters: take.typed("IPVS_SLOW_COUNTERS")?,
             hops: take.typed("IPVS_HOPS")?,
             addrs: take.typed("IPVS_ADDRS")?,
             callers: take.typed("IPVS_CALLERS")?,
@@ -99,6 +102,7 @@ impl BpfStore {
             conns: take.typed("IPVS_CONNS")?,
             used: take.typed("IPVS_USED")?,
             reasons: take.typed("IPVS_REASONS")?,
+            slow_reasons: take.typed("IPVS_SLOW_REASONS")?,
             dest_accounts: take.typed("IPVS_DEST_ACCOUNTS")?,
             service_accounts: take.typed("IPVS_SERVICE_ACCOUNTS")?,
             total_account: take.typed("IPVS_TOTAL_ACCOUNT")?,
@@ -161,7 +165,8 @@ impl BpfStore {
             .iter()
             .filter_map(|reason| {
                 let counts = self.reasons.get(&(*reason as u32), 0).ok()?;
-                let sum: u64 = counts.iter().sum();
+                let slow = self.slow_reasons.get(&(*reason as u32), 0).unwrap_or(0);
+                let sum = counts.iter().sum::<u64>() + slow;
                 (sum != 0).then_some((*reason, sum))
             })
             .collect()
@@ -361,7 +366,13 @@ impl Store for BpfStore {
 
     fn cpu_counter_values(&mut self, id: DestId) -> Vec<Counters> {
         let Ok(values) = self.counters.get(&id, 0) else { return Vec::new() };
-        values.iter().map(|octets| transmute!(*octets)).collect()
+        let mut values: Vec<Counters> = values.iter().map(|octets| transmute!(*octets)).collect();
+        // The slow path belongs to no CPU: it is the first one's.
+        if let (Some(first), Ok(slow)) = (values.first_mut(), self.slow_counters.get(&id, 0)) {
+            let slow: Counters = transmute!(slow);
+            *first = first.plus(slow);
+        }
+        values
     }
 
     fn reset_counters(&mut self, id: DestId) -> Result<(), MapError> {
@@ -369,6 +380,7 @@ impl Store for BpfStore {
         let zeros = vec![[0; size_of::<Counters>()]; cpus];
         let zeros = aya::maps::PerCpuValues::try_from(zeros).map_err(MapError::IoError)?;
         self.counters.set(id, zeros, 0)?;
+        self.slow_counters.set(id, [0; size_of::<Counters>()], 0)?;
         self.forget_hop(id)
     }
 

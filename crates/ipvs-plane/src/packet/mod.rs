@@ -12,4 +12,5 @@ pub(crate) mod segment;
 pub(crate) mod sys;
 #[cfg(test)]
 pub(crate) mod testing;
+pub(crate) mod unfilled;
 pub(crate) mod virtio;

@@ -41,6 +41,13 @@ impl Outlet {
         })
     }
 
+    /// A socket that sends by interface `ifindex` and receives nothing.
+    pub(crate) fn open(ifindex: u32) -> io::Result<Self> {
+        let outlet = Self::new()?;
+        sys::bind(outlet.as_fd(), ifindex, 0)?;
+        Ok(outlet)
+    }
+
     /// The socket.
     pub(crate) fn socket(&self) -> &OwnedFd {
         &self.socket

@@ -91,6 +91,11 @@ impl Pending {
         }
     }
 
+    /// Whether nothing waits.
+    pub(crate) fn is_empty(&self) -> bool {
+        self.waiting.is_empty()
+    }
+
     /// The neighbours that are waited for.
     pub(crate) fn keys(&self) -> Vec<NeighbourKey> {
         self.waiting.keys().copied().collect()

@@ -120,7 +120,7 @@ fn complete_sctp(frame: &mut Frame) -> Option<()> {
 
 /// A train is sent with an unfilled checksum; one that came with a filled one
 /// is made so.
-fn leave_checksum(frame: &mut Frame) -> Option<()> {
+pub(crate) fn leave_checksum(frame: &mut Frame) -> Option<()> {
     let h = Headers::parse(frame).ok()?;
     let sum = Sum::ZERO
         .addr(h.source)

@@ -9,6 +9,7 @@
 mod adopt;
 mod api;
 mod cpus;
+mod datagrams;
 mod malformed;
 mod start;
 mod streams;
@@ -35,6 +36,7 @@ const TESTS: &[Test] = &[
     ("large_bodies_arrive_whole_in_both_directions", web::NEEDS_CURL, &ALL_PLANES, web::bodies),
     ("iperf3_streams_in_both_directions", streams::NEEDS, &ALL_PLANES, streams::tcp),
     ("iperf3_sends_datagrams", streams::NEEDS, &ALL_PLANES, streams::udp),
+    ("datagrams_in_fragments_are_answered_by_such", &[], &ALL_PLANES, datagrams::fragments),
     ("a_killed_daemon_breaks_no_transfer", web::NEEDS_CURL, BPF, adopt::transfer_survives),
     ("the_next_daemon_finds_everything_as_it_was", &[], BPF, adopt::everything_is_found),
     ("sigterm_leaves_the_plane_running", &[], BPF, adopt::sigterm),
