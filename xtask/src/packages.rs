@@ -8,10 +8,12 @@ use crate::run::{exists, run, say};
 type Driven = (&'static str, &'static str);
 
 /// Those that tests start.
-const DRIVEN: [Driven; 7] = [
+const DRIVEN: [Driven; 9] = [
     ("nginx", "nginx-light"),
     ("curl", "curl"),
     ("wrk", "wrk"),
+    ("vsftpd", "vsftpd"),
+    ("lftp", "lftp"),
     ("iperf3", "iperf3"),
     ("ip", "iproute2"),
     ("ethtool", "ethtool"),

@@ -36,6 +36,9 @@ pub struct Options {
     pub interfaces: Vec<(String, AttachMode)>,
     /// Sizes of the tables; a plane that is found running keeps its own.
     pub limits: Limits,
+    /// Virtual ports of FTP control connections that are helped, 0 for none; if
+    /// not given those of a plane that is found running, else port 21.
+    pub ftp_ports: Option<[u16; 8]>,
 }
 
 impl Default for Options {
@@ -46,6 +49,7 @@ impl Default for Options {
             pins: DEFAULT_PINS.into(),
             interfaces: Vec::new(),
             limits: Limits::default(),
+            ftp_ports: None,
         }
     }
 }

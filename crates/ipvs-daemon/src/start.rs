@@ -11,6 +11,14 @@ use crate::{DaemonError, Options, PlaneChoice};
 
 /// Starts the plane that `options` ask for.
 pub(crate) fn start(options: &Options) -> Result<Director, DaemonError> {
+    let mut director = start_plane(options)?;
+    if let Some(ports) = options.ftp_ports {
+        director.plane().set_ftp_ports(ports);
+    }
+    Ok(director)
+}
+
+fn start_plane(options: &Options) -> Result<Director, DaemonError> {
     match options.plane {
         PlaneChoice::Bpf => start_bpf(options),
         PlaneChoice::User => {

@@ -16,6 +16,10 @@ pub trait Plane: Control + Send {
     /// To be called when routes, addresses or neighbours of the host changed.
     fn host_changed(&mut self);
 
+    /// Sets the virtual ports of FTP control connections that are helped, from
+    /// the next connection on; 0 is none.
+    fn set_ftp_ports(&mut self, ports: [u16; 8]);
+
     /// Moves the plane's clock forward; for tests, in which no hour is waited for.
     fn shift_clock(&mut self, by: Duration);
 

@@ -119,6 +119,36 @@ pub fn nginx(bed: &Bed, host: &ServerHost) -> Result<Nginx> {
     Ok(Nginx { _process: process, root })
 }
 
+/// An FTP server on a real server.
+#[derive(Debug)]
+pub struct Vsftpd {
+    _process: ChildGuard,
+    /// What it serves to everybody.
+    pub root: PathBuf,
+}
+
+/// Starts vsftpd, which calls clients from port 20 where they wish it.
+pub fn vsftpd(bed: &Bed, host: &ServerHost) -> Result<Vsftpd> {
+    let folder = bed.folder.path().join(format!("ftp-{}", host.name()));
+    let root = folder.join("root");
+    fs::create_dir_all(&root)?;
+    let empty = folder.join("empty");
+    fs::create_dir_all(&empty)?;
+    let text = format!(
+        "background=NO\nlisten=NO\nlisten_ipv6=YES\nanonymous_enable=YES\nno_anon_password=YES\n\
+         anon_root={root}\nsecure_chroot_dir={empty}\nrun_as_launching_user=YES\n\
+         connect_from_port_20=YES\nseccomp_sandbox=NO\nxferlog_enable=NO\n",
+        root = root.display(),
+        empty = empty.display(),
+    );
+    let file = folder.join("vsftpd.conf");
+    fs::write(&file, text)?;
+    let mut command = host.namespace().command(find("vsftpd").context("vsftpd is missing")?)?;
+    command.arg(&file);
+    let process = serve(host.namespace(), command, &[21])?;
+    Ok(Vsftpd { _process: process, root })
+}
+
 /// Starts `iperf3 -s` at an address of a real server.
 pub fn iperf3_server(host: &ServerHost, at: IpAddr, port: u16) -> Result<ChildGuard> {
     let mut command = host.namespace().command(find("iperf3").context("iperf3 is missing")?)?;

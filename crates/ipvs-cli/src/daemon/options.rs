@@ -70,6 +70,10 @@ pub(super) struct Daemon {
     #[arg(long, value_name = "N", default_value_t = Limits::default().dests,
         value_parser = clap::value_parser!(u32).range(1..=1 << 24))]
     destinations: u32,
+    /// Virtual ports at which masqueraded FTP is helped, at most 8, or 0 for none; as a plane
+    /// that is found running has them unless given, else 21
+    #[arg(long, value_name = "PORT,…", value_parser = ftp_ports)]
+    ftp_ports: Option<[u16; 8]>,
     /// Write "ready" and a newline to this descriptor, a pipe, once clients are answered
     #[arg(long, value_name = "FD")]
     pub(super) ready_fd: Option<u32>,
@@ -80,12 +84,14 @@ pub(super) struct Daemon {
 
 impl From<Daemon> for Options {
     fn from(options: Daemon) -> Self {
-        let Daemon { plane, socket, pins, interfaces, connections, destinations, .. } = options;
+        let Daemon {
+            plane, socket, pins, interfaces, connections, destinations, ftp_ports, ..
+        } = options;
         // An edit of a list takes new places before it gives back the old.
         let members = destinations.saturating_mul(2);
         let limits =
             Limits { conns: connections, dests: destinations, members, ..Limits::default() };
-        Self { plane: plane.into(), socket, pins, interfaces, limits }
+        Self { plane: plane.into(), socket, pins, interfaces, limits, ftp_ports }
     }
 }
 
@@ -113,6 +119,17 @@ fn interface(text: &str) -> Result<(String, AttachMode), String> {
         _ => return Err(format!("`{mode}` is none of auto, xdp and tc")),
     };
     if name.is_empty() { Err("the name is missing".to_owned()) } else { Ok((name.into(), mode)) }
+}
+
+/// Ports with commas between; those that are left are 0, which is none.
+fn ftp_ports(text: &str) -> Result<[u16; 8], String> {
+    let mut ports = [0; 8];
+    let mut places = ports.iter_mut();
+    for port in text.split(',') {
+        let place = places.next().ok_or("there is room for 8 ports")?;
+        *place = port.parse().map_err(|error| format!("`{port}`: {error}"))?;
+    }
+    Ok(ports)
 }
 
 #[cfg(test)]
@@ -146,6 +163,17 @@ mod tests {
         let Limits { conns, dests, members, .. } = options.limits;
         assert_eq!((conns, dests, members), (4096, 10, 20));
         assert!(daemon("ipvs daemon --connections 0").is_err());
+    }
+
+    #[test]
+    fn ports_of_ftp_are_told_by_commas() {
+        let ports = |text: &str| daemon(&format!("ipvs daemon --ftp-ports {text}"));
+        assert_eq!(ports("21,2121").unwrap().ftp_ports, Some([21, 2121, 0, 0, 0, 0, 0, 0]));
+        assert_eq!(ports("0").unwrap().ftp_ports, Some([0; 8]));
+        assert_eq!(daemon("ipvs daemon -v").unwrap().ftp_ports, None);
+        for wrong in ["21,", "65536", "ftp", "1,2,3,4,5,6,7,8,9"] {
+            assert!(ports(wrong).is_err(), "{wrong}");
+        }
     }
 
     #[test]

@@ -348,6 +348,21 @@ fn one_client_port_answers_an_announcement_and_the_next_is_a_stranger() {
 }
 
 #[test]
+fn only_connections_to_the_ports_that_are_set_are_helped() {
+    let mut control = Control::new(false);
+    control.world.registry.change_settings(|settings| settings.ftp_ports = [2121; 8]).unwrap();
+    control.say(b"PORT 1,2,3,4,5,6\r\n");
+    assert_eq!(control.expected().len(), 1, "it was helped when it was made");
+    let other = ((client(false, 1), PORT + 1), (vip(false, 0), 21));
+    control.pass(OUTSIDE, other, CLIENT_ISN, 0, SYN, b"").unwrap();
+    let replies = ((server(false, 11), 21), (client(false, 1), PORT + 1));
+    control.pass(INSIDE, replies, SERVER_ISN, CLIENT_ISN + 1, SYN | ACK, b"").unwrap();
+    let next = (CLIENT_ISN + 1, SERVER_ISN + 1);
+    control.pass(OUTSIDE, other, next.0, next.1, ACK, b"PORT 1,2,3,4,5,7\r\n").unwrap();
+    assert_eq!(control.expected().len(), 1);
+}
+
+#[test]
 fn a_control_connection_outlives_its_data_connections() {
     let mut control = Control::new(false);
     control.say(b"EPSV\r\n");

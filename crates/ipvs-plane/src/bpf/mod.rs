@@ -246,6 +246,12 @@ impl Plane for BpfPlane {
         self.registry.tick();
     }
 
+    fn set_ftp_ports(&mut self, ports: [u16; 8]) {
+        if let Err(error) = self.registry.change_settings(|settings| settings.ftp_ports = ports) {
+            tracing::error!(%error, "the ports of FTP could not be set");
+        }
+    }
+
     fn host_changed(&mut self) {
         // Somebody may have removed it.
         self.door = open_door();

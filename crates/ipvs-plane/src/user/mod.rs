@@ -243,6 +243,10 @@ impl Plane for UserPlane {
         self.ask(Worker::catch_up);
     }
 
+    fn set_ftp_ports(&mut self, ports: [u16; 8]) {
+        self.change_settings(move |settings| settings.ftp_ports = ports);
+    }
+
     fn host_changed(&mut self) {
         self.ask(Worker::refresh);
     }
