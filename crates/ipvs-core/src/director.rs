@@ -316,6 +316,9 @@ fn request<B: Buffer, T: Tables>(
     id: ConnId,
     conn: &Conn,
 ) -> Outcome {
+    if !T::HELPS && conn.has(ConnFlags::HELPED) {
+        return Outcome::defer(Reason::DeferredHelped);
+    }
     let dest_id = conn.dest.get();
     let Some(dest) = tables.dest(dest_id) else { return Outcome::drop(Reason::DestGone) };
     if conn.has(ConnFlags::ELSEWHERE) {
@@ -348,6 +351,9 @@ fn reply<B: Buffer, T: Tables>(
     id: ConnId,
     conn: &Conn,
 ) -> Outcome {
+    if !T::HELPS && conn.has(ConnFlags::HELPED) {
+        return Outcome::defer(Reason::DeferredHelped);
+    }
     let epoch = hop::epoch(packet.now, tables.settings().route_generation);
     forward::find_way_to_client(packet.room, tables, conn, epoch);
     if !T::RESOLVES && packet.room.way.kind == WayKind::Unresolved {

@@ -40,7 +40,8 @@ pub trait Tables {
     const CUTS: bool;
 
     /// Whether the plane can change the length of a packet, as a
-    /// [helper](crate::helper) does.
+    /// [helper](crate::helper) does. One that cannot has packets of helped
+    /// connections [deferred](crate::verdict::Verdict::Defer).
     const HELPS: bool;
 
     /// Settings.

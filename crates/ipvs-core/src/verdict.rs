@@ -192,6 +192,8 @@ reasons! {
     DeferredFragment = "deferred_fragment",
     /// Deferred: longer than the path and allowed to be cut.
     DeferredLong = "deferred_long",
+    /// Deferred: of a control connection whose text the FTP helper reads.
+    DeferredHelped = "deferred_helped",
     /// Forwarded to a destination.
     Forwarded = "forwarded",
     /// A translated reply.

@@ -35,7 +35,7 @@ const TESTS: &[Test] = &[
     ("curl_gets_pages_from_all_servers_in_turn", web::NEEDS_CURL, &ALL_PLANES, web::pages),
     ("wrk_finds_no_error", web::NEEDS_WRK, &ALL_PLANES, web::load),
     ("large_bodies_arrive_whole_in_both_directions", web::NEEDS_CURL, &ALL_PLANES, web::bodies),
-    ("files_are_had_by_ftp_in_every_way", ftp::NEEDS, USER, ftp::transfers),
+    ("files_are_had_by_ftp_in_every_way", ftp::NEEDS, &ALL_PLANES, ftp::transfers),
     ("iperf3_streams_in_both_directions", streams::NEEDS, &ALL_PLANES, streams::tcp),
     ("iperf3_sends_datagrams", streams::NEEDS, &ALL_PLANES, streams::udp),
     ("datagrams_in_fragments_are_answered_by_such", &[], &ALL_PLANES, datagrams::fragments),
