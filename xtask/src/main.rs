@@ -43,6 +43,13 @@ enum Task {
     },
     /// Load the eBPF programs and replay recorded cases on another kernel, in a qemu guest
     Kernel(kernel::Options),
+    /// Play random scenarios into a live kernel's IPVS and into our planes, and compare
+    #[command(disable_help_flag = true)]
+    Oracle {
+        /// What the oracle is told; `--help` lists it
+        #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
+        args: Vec<OsString>,
+    },
     /// Run every test there is, and say which are skipped and why
     Test(test::Options),
 }
@@ -53,6 +60,7 @@ fn main() -> ExitCode {
         Task::Bpf(options) => bpf::run_task(&options),
         Task::Conformance { args } => conformance(&args),
         Task::Kernel(options) => kernel::run_task(&options),
+        Task::Oracle { args } => oracle(&args),
         Task::Test(options) => test::run_task(&options),
     };
     match result {
@@ -73,6 +81,18 @@ fn conformance(args: &[OsString]) -> Result<()> {
         .arg("--")
         .args(args)
         // A folder of cases is named from where the user stands.
+        .current_dir(std::env::current_dir()?);
+    run::run(&mut command)
+}
+
+/// As [`conformance`], but optimised: it plays several times as many scenarios then.
+fn oracle(args: &[OsString]) -> Result<()> {
+    let mut command = run::cargo();
+    command
+        .args(["run", "--quiet", "--release", "--manifest-path"])
+        .arg(run::workspace().join("tests/oracle/Cargo.toml"))
+        .arg("--")
+        .args(args)
         .current_dir(std::env::current_dir()?);
     run::run(&mut command)
 }

@@ -29,6 +29,8 @@ pub(crate) fn run_task(options: &Options) -> Result<()> {
         for package in packages::install() {
             outcome.skipped.push(format!("what needs package {package}"));
         }
+        // The oracle says itself that it is skipped.
+        let _ = packages::install_of(&[("linux.uml", "user-mode-linux")]);
     }
     outcome.step("unit, property and documentation tests", cargo().arg("test"));
     if !options.unprivileged {
@@ -42,6 +44,15 @@ pub(crate) fn run_task(options: &Options) -> Result<()> {
                 ]),
             );
         }
+        outcome.step(
+            "live oracle",
+            cargo().args(["run", "--quiet", "--release", "--package", "ipvs-oracle", "--"]).args([
+                "--minutes",
+                "3",
+                "--plane",
+                "core",
+            ]),
+        );
         // In the profile that users run, by the command that they type.
         outcome.step("demo", cargo().args(["run", "--release", "--", "demo", "--seconds", "5"]));
     }

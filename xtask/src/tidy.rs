@@ -9,7 +9,7 @@ use crate::run::{cargo, output, workspace};
 
 /// What each crate may use of our own; an arrow that is not here is a mistake.
 /// Tests may use anything.
-const ARROWS: [(&str, &[&str]); 13] = [
+const ARROWS: [(&str, &[&str]); 14] = [
     ("ipvs-wire", &[]),
     ("ipvs-core", &["ipvs-wire"]),
     ("ipvs-bpf-programs", &["ipvs-core", "ipvs-wire"]),
@@ -20,6 +20,7 @@ const ARROWS: [(&str, &[&str]); 13] = [
     ("ipvs-cli", &["ipvs-core", "ipvs-daemon", "ipvs-lab", "ipvs-netlink", "ipvs-plane"]),
     ("ipvs-conformance", CRATES),
     ("ipvs-e2e", CRATES),
+    ("ipvs-oracle", &["ipvs-conformance", "ipvs-lab", "ipvs-netlink"]),
     ("ipvs-bench-programs", &["ipvs-wire"]),
     ("ipvs-bench", &["ipvs-bench-programs", "ipvs-core", "ipvs-lab", "ipvs-plane", "ipvs-wire"]),
     ("xtask", &[]),

@@ -2,8 +2,6 @@
 
 use std::{fmt, io};
 
-use socket2::{Domain, Socket, Type};
-
 use crate::{Namespace, sys};
 
 /// Something that the kernel leaves to an interface, or does before a packet is looked at.
@@ -48,12 +46,12 @@ impl Offload {
 
     pub(crate) fn set(self, namespace: &Namespace, link: &str, on: bool) -> io::Result<()> {
         let (_, write) = self.commands();
-        sys::ethtool_value(&control_socket(namespace)?, link, write, u32::from(on)).map(|_same| ())
+        sys::ethtool_value(namespace.control(), link, write, u32::from(on)).map(|_same| ())
     }
 
     pub(crate) fn is_on(self, namespace: &Namespace, link: &str) -> io::Result<bool> {
         let (read, _) = self.commands();
-        sys::ethtool_value(&control_socket(namespace)?, link, read, 0).map(|value| value != 0)
+        sys::ethtool_value(namespace.control(), link, read, 0).map(|value| value != 0)
     }
 }
 
@@ -68,9 +66,4 @@ impl fmt::Display for Offload {
             Self::GenericReceive => "generic receive offload",
         })
     }
-}
-
-/// Any socket will do: the ioctl asks only in which namespace it was opened.
-fn control_socket(namespace: &Namespace) -> io::Result<Socket> {
-    namespace.run(|| Socket::new(Domain::IPV4, Type::DGRAM, None)).map_err(io::Error::other)?
 }

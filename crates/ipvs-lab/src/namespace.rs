@@ -13,6 +13,7 @@ use std::{
 
 use netlink_packet_route::RouteNetlinkMessage;
 use nix::sched::{CloneFlags, setns, unshare};
+use socket2::{Domain, Socket, Type};
 
 use crate::{
     child::ChildGuard,
@@ -32,6 +33,8 @@ struct Inner {
     name: String,
     fd: OwnedFd,
     netlink: Mutex<RouteSocket>,
+    /// Asked for what goes by ioctl.
+    control: Socket,
 }
 
 impl Namespace {
@@ -76,10 +79,13 @@ impl Namespace {
         let fd = File::open("/proc/thread-self/ns/net")
             .doing(|| format!("hold network namespace {name}"))?;
         let netlink = RouteSocket::open().doing(|| format!("open rtnetlink in {name}"))?;
+        let control = Socket::new(Domain::IPV4, Type::DGRAM, None)
+            .doing(|| format!("open a socket in {name}"))?;
         Ok(Self(Arc::new(Inner {
             name: name.to_owned(),
             fd: fd.into(),
             netlink: Mutex::new(netlink),
+            control,
         })))
     }
 
@@ -197,6 +203,11 @@ impl Namespace {
 
     pub(crate) fn fd(&self) -> &OwnedFd {
         &self.0.fd
+    }
+
+    /// A socket of the namespace, for ioctls: they ask only in which namespace it was opened.
+    pub(crate) fn control(&self) -> &Socket {
+        &self.0.control
     }
 
     fn netlink(&self) -> MutexGuard<'_, RouteSocket> {

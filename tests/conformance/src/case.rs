@@ -7,11 +7,11 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use anyhow::{Context as _, Result, ensure};
-use serde::Deserialize;
 use serde::de::DeserializeOwned;
+use serde::{Deserialize, Serialize, Serializer};
 
 /// A case with its recording.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub struct Recorded {
     /// What is done.
     pub case: Case,
@@ -20,7 +20,7 @@ pub struct Recorded {
 }
 
 /// What is done to the director.
-#[derive(Debug, Deserialize)]
+#[derive(Clone, Debug, Deserialize, Serialize)]
 pub struct Case {
     /// Name, that of its folder.
     pub name: String,
@@ -35,15 +35,15 @@ pub struct Case {
     /// What happens then, in order.
     pub steps: Vec<Step>,
     /// When the tables are looked at.
-    #[serde(deserialize_with = "seconds")]
+    #[serde(deserialize_with = "seconds", serialize_with = "as_seconds")]
     pub end: Duration,
 }
 
 /// One thing that happens.
-#[derive(Debug, Deserialize)]
+#[derive(Clone, Debug, Deserialize, Serialize)]
 pub struct Step {
     /// When, from the start.
-    #[serde(rename = "t", deserialize_with = "seconds")]
+    #[serde(rename = "t", deserialize_with = "seconds", serialize_with = "as_seconds")]
     pub at: Duration,
     /// What.
     #[serde(flatten)]
@@ -51,7 +51,7 @@ pub struct Step {
 }
 
 /// What happens in a [`Step`].
-#[derive(Debug, Deserialize)]
+#[derive(Clone, Debug, Deserialize, Serialize)]
 #[serde(tag = "op", rename_all = "lowercase")]
 pub enum Action {
     /// A frame comes in.
@@ -69,7 +69,7 @@ pub enum Action {
 }
 
 /// A frame, and the director's interface that it enters or leaves through.
-#[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Deserialize, Serialize)]
 pub struct Frame {
     /// Interface: `c0` towards the clients, `s0` towards the servers.
     pub dev: String,
@@ -79,7 +79,7 @@ pub struct Frame {
 }
 
 /// What the kernel did.
-#[derive(Debug, Deserialize)]
+#[derive(Clone, Debug, Deserialize, Serialize)]
 pub struct Expected {
     /// Results of the setup commands.
     pub setup: Vec<Output>,
@@ -94,7 +94,7 @@ pub struct Expected {
 }
 
 /// What a command gave.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Deserialize, Serialize)]
 pub struct Output {
     /// Exit status.
     pub rc: i32,
@@ -105,7 +105,7 @@ pub struct Output {
 }
 
 /// What followed a step.
-#[derive(Debug, Deserialize)]
+#[derive(Clone, Debug, Deserialize, Serialize)]
 pub struct StepResult {
     /// The frames that left the director.
     #[serde(rename = "out")]
@@ -119,7 +119,7 @@ pub struct StepResult {
 }
 
 /// A frame that left the kernel.
-#[derive(Clone, Debug, Deserialize)]
+#[derive(Clone, Debug, Deserialize, Serialize)]
 pub struct ExpectedFrame {
     /// The frame.
     #[serde(flatten)]
@@ -130,7 +130,7 @@ pub struct ExpectedFrame {
 }
 
 /// Lines of a text that differed between recordings.
-#[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Deserialize, Serialize)]
 #[serde(untagged)]
 pub enum Volatile {
     /// These, counted from 0.
@@ -188,6 +188,10 @@ fn read<T: DeserializeOwned>(path: &Path) -> Result<T> {
 
 fn seconds<'de, D: serde::Deserializer<'de>>(from: D) -> Result<Duration, D::Error> {
     Duration::try_from_secs_f64(f64::deserialize(from)?).map_err(serde::de::Error::custom)
+}
+
+fn as_seconds<S: Serializer>(time: &Duration, to: S) -> Result<S::Ok, S::Error> {
+    to.serialize_f64(time.as_secs_f64())
 }
 
 #[cfg(test)]

@@ -12,7 +12,7 @@ use crate::host::{Host, Target};
 /// What the recordings were made with, and what keeps a host from speaking
 /// unasked: no duplicate address detection, no router solicitation, no
 /// link-local addresses; errors are not rationed.
-const DIRECTOR_SYSCTLS: [(&str, &str); 10] = [
+pub const DIRECTOR_SYSCTLS: [(&str, &str); 10] = [
     ("net/ipv4/ip_forward", "1"),
     ("net/ipv4/conf/all/rp_filter", "0"),
     ("net/ipv4/conf/all/send_redirects", "0"),
@@ -25,7 +25,7 @@ const DIRECTOR_SYSCTLS: [(&str, &str); 10] = [
     ("net/ipv6/conf/default/router_solicitations", "0"),
 ];
 /// No link-local addresses (`addrgenmode none`).
-const NO_ADDRESS: (&str, &str) = ("net/ipv6/conf/default/addr_gen_mode", "1");
+pub const NO_ADDRESS: (&str, &str) = ("net/ipv6/conf/default/addr_gen_mode", "1");
 
 /// A laid-out network.
 #[derive(Debug)]

@@ -8,7 +8,7 @@ use crate::subject::{Handled, Subject, Trouble};
 
 /// The tables that are compared at the end, each with the command that shows
 /// it: first those at the end itself, then those 5 s later.
-const TABLES: [(&str, &str, Duration); 14] = [
+pub const TABLES: [(&str, &str, Duration); 14] = [
     ("conn", "ipvsadm -Lnc", AT_END),
     ("conn_persistent", "ipvsadm -Lnc --persistent-conn", AT_END),
     ("list", "ipvsadm -Ln", AT_END),
@@ -24,7 +24,9 @@ const TABLES: [(&str, &str, Duration); 14] = [
     ("proc_stats", "cat /proc/net/ip_vs_stats", LATER),
     ("rate", "ipvsadm -Ln --rate", LATER),
 ];
-const AT_END: Duration = Duration::ZERO;
+/// The time of tables that show the present.
+pub const AT_END: Duration = Duration::ZERO;
+/// The time of tables that show what the kernel sums up now and then.
 const LATER: Duration = Duration::from_secs(5);
 
 /// Replays a case; returns what differs from the recording.

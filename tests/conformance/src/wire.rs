@@ -150,7 +150,7 @@ impl End {
 
 /// A socket that gets and sends whole frames on `name`, an interface of the
 /// calling thread's namespace.
-fn packet_socket(name: &str) -> Result<OwnedFd> {
+pub fn packet_socket(name: &str) -> Result<OwnedFd> {
     let mut interfaces = nix::ifaddrs::getifaddrs()?;
     let address = interfaces
         .find_map(|it| (it.interface_name == name).then(|| it.address?.as_link_addr().copied())?)
@@ -174,7 +174,16 @@ fn stay_on_this_cpu() -> Result<()> {
 
 /// What a host says to its neighbours unasked: group membership and router
 /// solicitations. The recordings leave it out, too.
-fn is_noise(octets: &[u8]) -> bool {
+pub fn is_noise(octets: &[u8]) -> bool {
+    // Most frames are seen at a glance to be none: TCP, UDP and SCTP.
+    let protocol = match octets.get(12..14) {
+        Some([0x08, 0x00]) => octets.get(23),
+        Some([0x86, 0xdd]) => octets.get(20),
+        _ => None,
+    };
+    if let Some(6 | 17 | 132) = protocol {
+        return false;
+    }
     let decoded = crate::decode::decode(octets);
     let value = |name: &str| decoded.field(name).map(|field| field.value.as_str());
     value("ipv4.protocol") == Some("2")

@@ -58,8 +58,10 @@ fn is_answer(sent: &Decoded, given: &Decoded) -> bool {
     }
     let is = |name: &str, wanted: &str| value(sent, name) == Some(wanted);
     let is_reset = value(sent, "tcp.flags").is_some_and(|flags| flags.contains("RST"));
+    // An abort, or "shutdown complete" to a shutdown that nobody knows of (RFC 9260, 8.4).
     let is_abort = sent.field("sctp.tag").is_some()
-        && value(sent, "payload").is_some_and(|chunk| chunk.starts_with("0x06"));
+        && value(sent, "payload")
+            .is_some_and(|chunk| chunk.starts_with("0x06") || chunk.starts_with("0x0e"));
     let is_echo_reply = is("icmp.type", "0") || is("icmpv6.type", "129");
     is_reset || is_abort || is_echo_reply || is_error(sent, given)
 }

@@ -1,0 +1,53 @@
+//! What the command line says.
+
+use std::path::PathBuf;
+use std::time::Duration;
+
+use clap::Parser;
+use ipvs_conformance::plane::Plane;
+
+/// Plays random scenarios into a live kernel's IPVS and into our planes, and compares.
+#[derive(Debug, Parser)]
+#[command(name = "cargo xtask oracle")]
+pub(crate) struct Options {
+    /// The seed of the first scenario; the next have the numbers after it [default: the time]
+    #[arg(long)]
+    pub(crate) seed: Option<u64>,
+    /// How long to go on [default: until the scenarios are played, or 3]
+    #[arg(long)]
+    pub(crate) minutes: Option<u64>,
+    /// How many scenarios to play [default: as many as there is time for]
+    #[arg(long)]
+    pub(crate) scenarios: Option<u64>,
+    /// The plane that is held against the kernel
+    #[arg(long, value_enum, default_value_t = Plane::Core)]
+    pub(crate) plane: Plane,
+    /// What the kernel runs in
+    #[arg(long, value_enum, default_value_t = Kind::Uml)]
+    pub(crate) guest: Kind,
+    /// Only scenarios about these topics
+    #[arg(long, value_name = "TOPIC,…", value_delimiter = ',')]
+    pub(crate) only: Vec<String>,
+    /// Save scenarios with a difference to this folder, as cases
+    #[arg(long, value_name = "DIR")]
+    pub(crate) save: Option<PathBuf>,
+    /// How many scenarios the guest plays at a time
+    #[arg(long, default_value_t = 32)]
+    pub(crate) batch: usize,
+}
+
+/// What the kernel runs in.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
+pub(crate) enum Kind {
+    /// user-mode-linux, in real time.
+    Uml,
+}
+
+impl Kind {
+    /// How long a batch may take.
+    pub(crate) const fn patience(self) -> Duration {
+        match self {
+            Self::Uml => Duration::from_mins(5),
+        }
+    }
+}
