@@ -1,7 +1,10 @@
 //! The maps. Sizes are defaults; the loader sets those of this host.
 
+use core::ffi::c_void;
+
 use aya_ebpf::bindings::{BPF_F_MMAPABLE, BPF_F_NO_PREALLOC, bpf_timer};
-use aya_ebpf::btf_maps::{Array, HashMap, PerCpuArray, Queue, RingBuf};
+use aya_ebpf::btf_maps::{Array, HashMap, PerCpuArray, ProgramArray, Queue, RingBuf};
+use aya_ebpf::helpers::generated as helpers;
 use aya_ebpf::macros::btf_map;
 use ipvs_core::addr::AddrKey;
 use ipvs_core::conn::{Conn, Tuple};
@@ -133,6 +136,29 @@ pub(crate) static IPVS_NEIGHBOUR: PerCpuArray<Neighbour, 1> = PerCpuArray::new()
 pub(crate) fn scratch() -> Option<&'static mut Scratch> {
     // SAFETY: the element is this CPU's own, and packets do not interrupt each other.
     IPVS_SCRATCH.get_ptr_mut(0).map(|scratch| unsafe { &mut *scratch })
+}
+
+/// The place of the program for ICMP in the arrays of programs.
+const ICMP_PROGRAM: u32 = 0;
+#[btf_map]
+static IPVS_TC_PROGRAMS: ProgramArray<1> = ProgramArray::new();
+#[btf_map]
+static IPVS_XDP_PROGRAMS: ProgramArray<1> = ProgramArray::new();
+
+/// Goes on with the TC program for ICMP; returns only if it is not there.
+#[inline(always)]
+pub(crate) fn go_on_with_tc_icmp(ctx: *mut c_void) {
+    let programs = (&raw const IPVS_TC_PROGRAMS).cast_mut().cast();
+    // SAFETY: the context is this program's, the array one of TC programs.
+    unsafe { helpers::bpf_tail_call(ctx, programs, ICMP_PROGRAM) };
+}
+
+/// Goes on with the XDP program for ICMP; returns only if it is not there.
+#[inline(always)]
+pub(crate) fn go_on_with_xdp_icmp(ctx: *mut c_void) {
+    let programs = (&raw const IPVS_XDP_PROGRAMS).cast_mut().cast();
+    // SAFETY: the context is this program's, the array one of XDP programs.
+    unsafe { helpers::bpf_tail_call(ctx, programs, ICMP_PROGRAM) };
 }
 
 /// Accounts of destinations and services (`ipvs_plane::store::Account`): the

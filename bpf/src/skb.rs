@@ -6,7 +6,7 @@ use core::ffi::c_void;
 use aya_ebpf::bindings::__sk_buff;
 use aya_ebpf::helpers::generated as helpers;
 use ipvs_core::addr::{Addr, Family};
-use ipvs_core::director::{self, Arrival};
+use ipvs_core::director::{self, Arrival, Scratch};
 use ipvs_core::tables::Tables as _;
 use ipvs_core::verdict::{Reason, Verdict};
 use ipvs_wire::checksum::Delta;
@@ -173,6 +173,11 @@ impl Buffer for SkbFrame {
     }
 
     #[inline(always)]
+    fn reach(&mut self, count: u32) {
+        self.pull(count);
+    }
+
+    #[inline(always)]
     fn insert(&mut self, at: u32, count: u32, outer: Outer) -> Option<()> {
         if at != ethernet::HEADER_LEN {
             return None;
@@ -192,8 +197,14 @@ impl Buffer for SkbFrame {
     }
 
     #[inline(always)]
-    fn reach(&mut self, len: u32) {
-        self.pull(len);
+    fn remove(&mut self, at: u32, count: u32) -> Option<()> {
+        if at != ethernet::HEADER_LEN {
+            return None;
+        }
+        // SAFETY: the context is this program's.
+        let failed =
+            unsafe { helpers::bpf_skb_adjust_room(self.raw(), -(count as i32), ROOM_MAC, 0) };
+        (failed == 0).then_some(())
     }
 
     #[inline(always)]
@@ -257,20 +268,45 @@ extern "C" fn ipvs_tc(ctx: *mut SkBuff) -> i32 {
     let Some(scratch) = maps::scratch() else { return TC_ACT_UNSPEC };
     // SAFETY: the context is this program's.
     let arrival = Arrival { ifindex, mark: unsafe { (*ctx).mark } };
-    match director::handle(&mut frame, &maps, scratch, arrival, kernel::now(settings)) {
+    let verdict = director::handle(&mut frame, &maps, scratch, arrival, kernel::now(settings));
+    act(ctx, &maps, scratch, verdict)
+}
+
+/// Goes on with an ICMP packet that [`ipvs_tc`] has read.
+#[unsafe(no_mangle)]
+#[unsafe(link_section = "classifier")]
+extern "C" fn ipvs_tc_icmp(ctx: *mut SkBuff) -> i32 {
+    let Some(settings) = tables::settings() else { return TC_ACT_UNSPEC };
+    // SAFETY: the context is this program's.
+    let ifindex = unsafe { (*ctx).ifindex };
+    let mut frame = SkbFrame { ctx };
+    let maps = Maps::<true> { ctx: ctx.cast(), ifindex, settings };
+    let Some(scratch) = maps::scratch() else { return TC_ACT_UNSPEC };
+    let verdict = director::handle_icmp(&mut frame, &maps, scratch, ifindex, kernel::now(settings));
+    act(ctx, &maps, scratch, verdict)
+}
+
+/// Does what the verdict says.
+#[inline(always)]
+fn act(ctx: *mut SkBuff, maps: &Maps<true>, scratch: &Scratch, verdict: Verdict) -> i32 {
+    match verdict {
         Verdict::Pass(_) => TC_ACT_UNSPEC,
+        Verdict::Icmp => {
+            maps::go_on_with_tc_icmp(ctx.cast());
+            TC_ACT_UNSPEC
+        }
         Verdict::Drop(_) => TC_ACT_SHOT,
         Verdict::Defer(reason) => {
             maps.count(if slow::hand_over(ctx) { reason } else { Reason::DeferredLost });
             TC_ACT_SHOT
         }
         Verdict::Send { ifindex, .. } => {
-            frame.give_mark(scratch.mark());
+            SkbFrame { ctx }.give_mark(scratch.mark());
             // SAFETY: the helper has no precondition.
             unsafe { helpers::bpf_redirect(ifindex, 0) as i32 }
         }
         Verdict::Resolve { ifindex } => {
-            frame.give_mark(scratch.mark());
+            SkbFrame { ctx }.give_mark(scratch.mark());
             let (family, next) = scratch.neighbour();
             let family = match family {
                 Family::V4 => AF_INET,

@@ -81,6 +81,28 @@ impl Buffer for XdpFrame {
     }
 
     #[inline(always)]
+    fn remove(&mut self, at: u32, count: u32) -> Option<()> {
+        // SAFETY: the context is this program's.
+        let shrink = |count| unsafe { helpers::bpf_xdp_adjust_head(self.ctx, count) == 0 };
+        match at {
+            ethernet::HEADER_LEN => {
+                let header: [u8; 14] = self.load(0)?;
+                if !shrink(count as i32) {
+                    return None;
+                }
+                self.store(0, header)
+            }
+            _ => {
+                let header: [u8; 18] = self.load(0)?;
+                if !shrink(count as i32) {
+                    return None;
+                }
+                self.store(0, header)
+            }
+        }
+    }
+
+    #[inline(always)]
     fn truncate(&mut self, len: u32) -> Option<()> {
         let more = self.len() as i32 - len as i32;
         if more <= 0 {
@@ -110,8 +132,33 @@ extern "C" fn ipvs_xdp(ctx: *mut xdp_md) -> u32 {
     let maps = Maps::<false> { ctx: ctx.cast(), ifindex, settings };
     let Some(scratch) = maps::scratch() else { return xdp_action::XDP_PASS };
     let mut frame = XdpFrame { ctx };
-    match director::handle(&mut frame, &maps, scratch, Arrival::by(ifindex), kernel::now(settings))
-    {
+    let arrival = Arrival::by(ifindex);
+    let verdict = director::handle(&mut frame, &maps, scratch, arrival, kernel::now(settings));
+    act(ctx, ifindex, verdict)
+}
+
+/// Goes on with an ICMP packet that [`ipvs_xdp`] has read.
+#[unsafe(no_mangle)]
+#[unsafe(link_section = "xdp")]
+extern "C" fn ipvs_xdp_icmp(ctx: *mut xdp_md) -> u32 {
+    let Some(settings) = tables::settings() else { return xdp_action::XDP_PASS };
+    // SAFETY: the context is this program's.
+    let ifindex = unsafe { (*ctx).ingress_ifindex };
+    let maps = Maps::<false> { ctx: ctx.cast(), ifindex, settings };
+    let Some(scratch) = maps::scratch() else { return xdp_action::XDP_PASS };
+    let mut frame = XdpFrame { ctx };
+    let verdict = director::handle_icmp(&mut frame, &maps, scratch, ifindex, kernel::now(settings));
+    act(ctx, ifindex, verdict)
+}
+
+/// Does what the verdict says on a frame that came in by `ifindex`.
+#[inline(always)]
+fn act(ctx: *mut xdp_md, ifindex: u32, verdict: Verdict) -> u32 {
+    match verdict {
+        Verdict::Icmp => {
+            maps::go_on_with_xdp_icmp(ctx.cast());
+            xdp_action::XDP_PASS
+        }
         // The TC program behind it can do what this one cannot.
         Verdict::Pass(_) | Verdict::Resolve { .. } | Verdict::Defer(_) => xdp_action::XDP_PASS,
         Verdict::Drop(_) => xdp_action::XDP_DROP,

@@ -18,6 +18,7 @@ use crate::forward::{self, reject};
 use crate::fragments;
 use crate::helper;
 use crate::hop::{self, RouteQuery, Way, WayKind};
+use crate::icmp;
 use crate::near;
 use crate::proto::{self, Direction};
 use crate::sched::Flow;
@@ -32,9 +33,11 @@ use crate::verdict::{Outcome, Reason, Verdict};
 /// It is the caller's because an eBPF program has 512 octets of stack.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct Scratch {
-    headers: Headers,
-    tuple: Tuple,
-    room: Room,
+    pub(crate) headers: Headers,
+    /// Those of the packet that an ICMP error quotes.
+    pub(crate) quoted: Headers,
+    pub(crate) tuple: Tuple,
+    pub(crate) room: Room,
 }
 
 /// Room to build keys, questions and answers in.
@@ -148,10 +151,29 @@ pub fn handle<B: Buffer, T: Tables>(
     now: Instant,
 ) -> Verdict {
     let outcome = decide(buf, tables, scratch, arrival, now);
+    concluded(tables, scratch, outcome)
+}
+
+/// Leads an ICMP packet on for which [`handle`] came to [`Verdict::Icmp`]; what
+/// it read is still in `scratch`.
+#[inline(always)]
+pub fn handle_icmp<B: Buffer, T: Tables>(
+    buf: &mut B,
+    tables: &T,
+    scratch: &mut Scratch,
+    ifindex: u32,
+    now: Instant,
+) -> Verdict {
+    let outcome = icmp::handle(buf, tables, scratch, ifindex, now);
+    concluded(tables, scratch, outcome)
+}
+
+#[inline(always)]
+fn concluded<T: Tables>(tables: &T, scratch: &Scratch, outcome: Outcome) -> Verdict {
     let verdict = outcome.verdict(scratch.room.way.hop.mtu);
     match verdict {
         Verdict::Pass(reason) | Verdict::Drop(reason) => tables.count(reason),
-        Verdict::Send { .. } | Verdict::Resolve { .. } | Verdict::Defer(_) => {}
+        Verdict::Send { .. } | Verdict::Resolve { .. } | Verdict::Defer(_) | Verdict::Icmp => {}
     }
     verdict
 }
@@ -166,7 +188,7 @@ pub fn reassembly_failed<B: Buffer, T: Tables>(
     ifindex: u32,
     now: Instant,
 ) -> Verdict {
-    let Scratch { headers, tuple, room } = scratch;
+    let Scratch { headers, tuple, room, .. } = scratch;
     if headers.read(buf).is_err() || !fragments::are_for_service(headers, tables, room) {
         return Verdict::Drop(Reason::FragmentTimeout);
     }
@@ -183,7 +205,7 @@ fn decide<B: Buffer, T: Tables>(
     arrival: Arrival,
     now: Instant,
 ) -> Outcome {
-    let Scratch { headers, tuple, room } = scratch;
+    let Scratch { headers, tuple, room, .. } = scratch;
     room.mark = arrival.mark;
     match headers.read(buf) {
         Ok(()) => {}
@@ -203,6 +225,12 @@ fn decide<B: Buffer, T: Tables>(
         };
     }
     if !matches!(headers.protocol, protocol::TCP | protocol::UDP | protocol::SCTP) {
+        if icmp::is_icmp(headers) {
+            if T::ICMP_APART {
+                return Outcome::icmp();
+            }
+            return icmp::handle(buf, tables, scratch, arrival.ifindex, now);
+        }
         return Outcome::pass(Reason::OtherProtocol);
     }
     *tuple = Tuple::of(headers);
@@ -249,7 +277,10 @@ fn decide<B: Buffer, T: Tables>(
 
 /// The connection of the packet, unless its time is over.
 #[inline(always)]
-fn live<'t, B, T: Tables>(packet: &mut Packet<'_, B>, tables: &'t T) -> Option<(Found, &'t Conn)> {
+pub(crate) fn live<'t, B, T: Tables>(
+    packet: &mut Packet<'_, B>,
+    tables: &'t T,
+) -> Option<(Found, &'t Conn)> {
     let found = near::find(tables, packet.tuple)?;
     let conn = tables.conn(found.id)?;
     if conn.has_ended(packet.now)

@@ -28,6 +28,7 @@ mod forward;
 mod fragments;
 pub mod helper;
 pub mod hop;
+mod icmp;
 pub mod mark;
 pub mod name;
 pub mod near;

@@ -44,6 +44,11 @@ pub trait Tables {
     /// connections [deferred](crate::verdict::Verdict::Defer).
     const HELPS: bool;
 
+    /// Whether the plane has ICMP packets led on apart, by
+    /// [`director::handle_icmp`](crate::director::handle_icmp): an eBPF
+    /// program has room and time for so much only.
+    const ICMP_APART: bool;
+
     /// Settings.
     fn settings(&self) -> &Settings;
     /// The service with this key.

@@ -21,6 +21,10 @@ pub enum Verdict {
     /// and time are at hand. Nothing was counted or done for it but that a
     /// connection may have been made. The plane counts it when it takes it.
     Defer(Reason),
+    /// An ICMP packet, read and no more: to be led on by
+    /// [`director::handle_icmp`](crate::director::handle_icmp). Only where the
+    /// plane has them [apart](crate::tables::Tables::ICMP_APART).
+    Icmp,
     /// Send the frame as it is now through this interface. A plane that
     /// [cuts](crate::tables::Tables::CUTS) may find it longer than `mtu`.
     Send {
@@ -49,6 +53,7 @@ impl Outcome {
     const SEND: u64 = 2 << 32;
     const RESOLVE: u64 = 3 << 32;
     const DEFER: u64 = 4 << 32;
+    const ICMP: u64 = 5 << 32;
 
     #[inline(always)]
     pub(crate) const fn pass(reason: Reason) -> Self {
@@ -75,6 +80,11 @@ impl Outcome {
         Self(Self::DEFER | reason as u64)
     }
 
+    #[inline(always)]
+    pub(crate) const fn icmp() -> Self {
+        Self(Self::ICMP)
+    }
+
     /// The verdict on a packet whose way takes `mtu` octets.
     #[inline(always)]
     #[expect(clippy::cast_possible_truncation, reason = "the low half is the number")]
@@ -85,7 +95,8 @@ impl Outcome {
             1 => Verdict::Drop(Reason::from_number(number)),
             2 => Verdict::Send { ifindex: number, mtu },
             3 => Verdict::Resolve { ifindex: number },
-            _ => Verdict::Defer(Reason::from_number(number)),
+            4 => Verdict::Defer(Reason::from_number(number)),
+            _ => Verdict::Icmp,
         }
     }
 }
@@ -149,7 +160,8 @@ reasons! {
     Tagged = "tagged",
     /// Dropped: the transport header is cut short.
     ShortTransport = "short_transport",
-    /// Dropped: a checksum is wrong, of a connection whose text the helper reads.
+    /// Dropped: a checksum is wrong, of an ICMP error to be translated, or of a
+    /// connection whose text the helper reads.
     BadChecksum = "bad_checksum",
     /// Dropped: acknowledges to an FTP server what it never sent.
     NeverSent = "never_sent",
@@ -169,6 +181,8 @@ reasons! {
     Defence = "defence",
     /// Dropped: the frame could not be changed as needed.
     Unwritable = "unwritable",
+    /// Dropped: an ICMP error that cannot go on; no error is sent about an error.
+    Unanswerable = "unanswerable",
     /// Dropped: a forwarding method that is not supported here.
     Unsupported = "unsupported",
     /// Dropped: no room on the way to the slow path.

@@ -165,6 +165,15 @@ impl Buffer for Frame {
         self.checksum_pending
     }
 
+    fn remove(&mut self, at: u32, count: u32) -> Option<()> {
+        let (at, count) = (at as usize, count as usize);
+        self.octets().get(at..at.checked_add(count)?)?;
+        let start = self.start + count;
+        self.octets.copy_within(self.start..self.start + at, start);
+        self.start = start;
+        Some(())
+    }
+
     fn truncate(&mut self, len: u32) -> Option<()> {
         self.octets.truncate(self.start + len as usize);
         Some(())
@@ -215,6 +224,17 @@ mod tests {
             assert_eq!(frame.octets(), [1, 2, 0, 0, 0, 3, 4]);
             assert_eq!((frame.len(), frame.outer_len()), (7, 3));
             assert_eq!(frame.into_octets(), [1, 2, 0, 0, 0, 3, 4]);
+        }
+    }
+
+    #[test]
+    fn what_is_removed_leaves_ethernet_and_the_rest() {
+        for mut frame in both(&[1, 2, 3, 4, 5]) {
+            frame.remove(1, 2).unwrap();
+            assert_eq!(frame.octets(), [1, 4, 5]);
+            assert_eq!(frame.remove(2, 2), None);
+            frame.insert(1, 1, Outer::IcmpError).unwrap();
+            assert_eq!(frame.into_octets(), [1, 0, 4, 5]);
         }
     }
 

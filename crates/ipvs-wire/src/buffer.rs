@@ -50,6 +50,10 @@ pub trait Buffer {
         0
     }
 
+    /// Makes the first `count` octets, as far as they are there, reachable for
+    /// `load` and `store`, where that is not so from the beginning.
+    fn reach(&mut self, _count: u32) {}
+
     /// Makes room for `count` octets at `at`; what stood there moves back.
     fn insert(&mut self, at: u32, count: u32, outer: Outer) -> Option<()>;
 
@@ -60,15 +64,13 @@ pub trait Buffer {
         None
     }
 
-    /// Makes the first `len` octets reachable by `load`, as far as they are there.
-    fn reach(&mut self, len: u32) {
-        let _ = len;
-    }
-
     /// Whether the transport checksum is still to be filled in.
     fn checksum_pending(&self) -> bool {
         false
     }
+
+    /// Takes out `count` octets at `at`, where the IP header begins.
+    fn remove(&mut self, at: u32, count: u32) -> Option<()>;
 
     /// Cuts the frame to `len` octets.
     fn truncate(&mut self, len: u32) -> Option<()>;

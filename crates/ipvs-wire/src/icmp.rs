@@ -2,6 +2,8 @@
 
 /// Octets of an error's header, before the quoted packet.
 pub const HEADER_LEN: u32 = 8;
+/// Place of the checksum.
+pub const CHECKSUM: u32 = 2;
 
 /// Type and code of an error, and the 32-bit word behind the checksum.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

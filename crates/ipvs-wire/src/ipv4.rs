@@ -113,6 +113,14 @@ pub fn set_total_len<B: Buffer>(buf: &mut B, l3: u32, len: u16) -> Option<()> {
     patch(buf, l3, Delta::NONE.word16(old, len.to_be()))
 }
 
+/// Computes the checksum of the header of `len` octets at `l3` afresh.
+#[inline(always)]
+pub fn set_checksum<B: Buffer>(buf: &mut B, l3: u32, len: u32) -> Option<()> {
+    buf.store(l3 + CHECKSUM, [0, 0])?;
+    let sum = Sum::ZERO.add16(buf.sum(l3, len)?);
+    buf.store(l3 + CHECKSUM, sum.checksum().to_ne_bytes())
+}
+
 #[inline(always)]
 fn patch<B: Buffer>(buf: &mut B, l3: u32, delta: Delta) -> Option<()> {
     let old = u16::from_ne_bytes(buf.load(l3 + CHECKSUM)?);

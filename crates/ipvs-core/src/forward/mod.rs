@@ -231,7 +231,7 @@ fn to_host<B: Buffer, T: Tables>(
 
 /// Addresses the frame.
 #[inline(always)]
-fn leave<B: Buffer>(packet: &mut Packet<'_, B>) -> Outcome {
+pub(crate) fn leave<B: Buffer>(packet: &mut Packet<'_, B>) -> Outcome {
     let hop = &packet.room.way.hop;
     if packet.room.way.kind == WayKind::Unresolved {
         return Outcome::resolve(hop.ifindex);
@@ -243,7 +243,7 @@ fn leave<B: Buffer>(packet: &mut Packet<'_, B>) -> Outcome {
 }
 
 #[inline(always)]
-fn decrement_ttl<B: Buffer>(buf: &mut B, h: &Headers) -> Option<()> {
+pub(crate) fn decrement_ttl<B: Buffer>(buf: &mut B, h: &Headers) -> Option<()> {
     if h.version == 6 {
         ipv6::decrement_hop_limit(buf, h.l3)
     } else {

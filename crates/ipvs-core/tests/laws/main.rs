@@ -15,6 +15,7 @@ mod ftp;
 mod hashing;
 mod history;
 mod hostile;
+mod icmp;
 mod marks;
 mod packet;
 mod scheduling;

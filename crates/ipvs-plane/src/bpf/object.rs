@@ -6,8 +6,8 @@ use std::io;
 use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 
-use aya::maps::MapData;
-use aya::programs::{ProgramError, SchedClassifier, Xdp};
+use aya::maps::{MapData, ProgramArray};
+use aya::programs::{Program, ProgramError, SchedClassifier, Xdp};
 use aya::{Ebpf, EbpfLoader};
 use aya_obj::programs::XdpAttachType;
 
@@ -52,12 +52,23 @@ pub(super) const MAPS: &[&str] = &[
     "IPVS_DEST_ACCOUNTS",
     "IPVS_SERVICE_ACCOUNTS",
     "IPVS_TOTAL_ACCOUNT",
+    TC_PROGRAMS,
+    XDP_PROGRAMS,
 ];
 
 /// The TC program.
 pub(super) const TC: &str = "ipvs_tc";
 /// The XDP program.
 pub(super) const XDP: &str = "ipvs_xdp";
+/// The TC and XDP programs for ICMP, which the others go on by …
+const TC_ICMP: &str = "ipvs_tc_icmp";
+const XDP_ICMP: &str = "ipvs_xdp_icmp";
+/// … through these arrays. They are pinned because the kernel empties one that
+/// nothing outside it refers to.
+const TC_PROGRAMS: &str = "IPVS_TC_PROGRAMS";
+const XDP_PROGRAMS: &str = "IPVS_XDP_PROGRAMS";
+/// The place of the program for ICMP in them.
+const ICMP_PLACE: u32 = 0;
 /// The program that runs errands.
 pub(super) const CONTROL: &str = "ipvs_control";
 
@@ -163,8 +174,11 @@ impl Pins {
         }
         loader.override_global("IPVS_NEAR_BUCKETS", &near_buckets, true);
         let mut object = loader.load(OBJECT).map_err(load_error)?;
-        for name in [TC, XDP, CONTROL] {
+        for name in [TC, TC_ICMP, XDP, XDP_ICMP, CONTROL] {
             load_program(&mut object, name)?;
+        }
+        for (array, name) in [(TC_PROGRAMS, TC_ICMP), (XDP_PROGRAMS, XDP_ICMP)] {
+            go_on_by(&mut object, array, ICMP_PLACE, name)?;
         }
         let mut maps = std::collections::HashMap::new();
         for name in MAPS {
@@ -256,11 +270,30 @@ fn load_program(object: &mut Ebpf, name: &'static str) -> Result<(), StartError>
         .program_mut(name)
         .ok_or_else(|| StartError::program(name, ProgramError::UnexpectedProgramType))?;
     let loaded = match program {
-        aya::programs::Program::Xdp(program) => program.load(),
-        aya::programs::Program::SchedClassifier(program) => program.load(),
+        Program::Xdp(program) => program.load(),
+        Program::SchedClassifier(program) => program.load(),
         _ => Err(ProgramError::UnexpectedProgramType),
     };
     loaded.map_err(|error| StartError::program(name, error))
+}
+
+/// Makes the program one that the others go on by.
+fn go_on_by(
+    object: &mut Ebpf,
+    array: &'static str,
+    place: u32,
+    name: &'static str,
+) -> Result<(), StartError> {
+    let failed = |error| StartError::program(name, error);
+    let program = match object.program(name) {
+        Some(Program::Xdp(program)) => program.fd(),
+        Some(Program::SchedClassifier(program)) => program.fd(),
+        _ => Err(ProgramError::UnexpectedProgramType),
+    };
+    let program = program.and_then(|program| Ok(program.try_clone()?)).map_err(failed)?;
+    let map = object.map_mut(array).ok_or_else(|| failed(ProgramError::UnexpectedProgramType))?;
+    let mut programs = ProgramArray::try_from(map).map_err(|error| failed(error.into()))?;
+    programs.set(place, &program, 0).map_err(|error| failed(error.into()))
 }
 
 fn into_data(map: aya::maps::Map) -> MapData {
@@ -271,6 +304,7 @@ fn into_data(map: aya::maps::Map) -> MapData {
         | Map::PerCpuArray(data)
         | Map::Queue(data)
         | Map::RingBuf(data)
+        | Map::ProgramArray(data)
         | Map::Unsupported(data) => data,
         other => unreachable_map(&other),
     }

@@ -1,0 +1,136 @@
+//! ICMP and ICMPv6 errors about the packets of connections.
+//!
+//! An error quotes the packet that it is about, and the quoted packet says
+//! which connection that is. An error from the path to the client quotes a
+//! reply and goes to the destination; one from the path to the destination
+//! quotes a request and goes to the client. Neither changes the connection's
+//! state or its timer.
+
+mod relay;
+mod translate;
+
+use ipvs_wire::icmp::HEADER_LEN;
+use ipvs_wire::transport::protocol;
+use ipvs_wire::{Buffer, Headers, ethernet};
+
+use crate::conn::{Conn, Found, Tuple};
+use crate::dest::{Dest, ForwardingMethod};
+use crate::director::{self, Packet, Scratch};
+use crate::tables::Tables;
+use crate::time::Instant;
+use crate::verdict::{Outcome, Reason};
+
+/// Octets that hold all headers that are looked at: the frame's, the error's,
+/// those of the quoted packet and, if it is a tunnel's, of the one in it.
+const HEADERS_LEN: u32 = 256;
+
+/// The IPv4 errors that are heeded: destination unreachable, source quench,
+/// time exceeded. Redirects and parameter problems are not (recorded on 6.1).
+const HEEDED_V4: [u8; 3] = [3, 4, 11];
+/// Types of ICMPv6 from this one on are no errors (RFC 4443, section 2.1).
+const INFORMATIONAL_V6: u8 = 128;
+
+/// Whether the packet is one of ICMP, by its family's protocol.
+#[inline(always)]
+pub(crate) const fn is_icmp(h: &Headers) -> bool {
+    h.protocol == if h.version == 6 { protocol::ICMPV6 } else { protocol::ICMP }
+}
+
+/// Takes an ICMP packet, whose headers were read, through the director.
+#[inline(always)]
+pub(crate) fn handle<B: Buffer, T: Tables>(
+    buf: &mut B,
+    tables: &T,
+    scratch: &mut Scratch,
+    ifindex: u32,
+    now: Instant,
+) -> Outcome {
+    let Scratch { headers, quoted, tuple, room } = scratch;
+    buf.reach(HEADERS_LEN);
+    // A frame to a group address reached us with others.
+    if ethernet::destination(buf).is_none_or(|[first, ..]| first & 1 != 0) {
+        return Outcome::pass(Reason::OtherHost);
+    }
+    if headers.transport_len() < HEADER_LEN {
+        return Outcome::drop(Reason::ShortTransport);
+    }
+    let Some([kind]) = buf.load(headers.l4) else { return Outcome::pass(Reason::Malformed) };
+    if !is_heeded(headers.version, kind) {
+        return Outcome::pass(Reason::OtherProtocol);
+    }
+    let (at, end) = (headers.l4 + HEADER_LEN, headers.l3 + headers.total_len);
+    if quoted.read_quoted(buf, headers.version, at, end).is_none() {
+        return Outcome::pass(Reason::Malformed);
+    }
+    // The way that an answer to the quoted packet would go.
+    if !set_answer_tuple(quoted, tuple) {
+        return Outcome::pass(Reason::OtherProtocol);
+    }
+    let mut packet = Packet { buf, headers, tuple, room, ifindex, now };
+    match director::live(&mut packet, tables) {
+        Some((Found { reply: true, .. }, conn)) => {
+            relay::to_client(&mut packet, quoted, tables, conn)
+        }
+        Some((Found { reply: false, .. }, conn)) => {
+            relay::to_dest(&mut packet, quoted, tables, conn)
+        }
+        None => unknown(&mut packet, tables),
+    }
+}
+
+#[inline(always)]
+fn is_heeded(version: u8, kind: u8) -> bool {
+    if version == 6 {
+        kind < INFORMATIONAL_V6
+    } else {
+        let [unreachable, quench, exceeded] = HEEDED_V4;
+        kind == unreachable || kind == quench || kind == exceeded
+    }
+}
+
+/// Makes `tuple` the key of an answer to the quoted packet; returns whether
+/// there can be one.
+#[inline(always)]
+fn set_answer_tuple(quoted: &Headers, tuple: &mut Tuple) -> bool {
+    match quoted.protocol {
+        protocol::TCP | protocol::UDP | protocol::SCTP if quoted.has_ports => {
+            *tuple = Tuple::of(quoted).reversed();
+            true
+        }
+        _ => false,
+    }
+}
+
+/// An error that no lookup by the answer's key explains: it may be about a
+/// client's packet that went on unchanged, and pass the director on its way
+/// back to the client. It is counted then, as the kernel does.
+#[inline(always)]
+fn unknown<B: Buffer, T: Tables>(packet: &mut Packet<'_, B>, tables: &T) -> Outcome {
+    packet.room.key = packet.tuple.reversed();
+    let Some(Found { id, reply: false }) = tables.find(&packet.room.key) else {
+        return Outcome::pass(Reason::NoService);
+    };
+    let Some(conn) = tables.conn(id).filter(|conn| !conn.has_ended(packet.now)) else {
+        return Outcome::pass(Reason::NoService);
+    };
+    if is_masqueraded(conn) {
+        return Outcome::pass(Reason::NoService);
+    }
+    count_out(packet, tables, conn);
+    Outcome::pass(Reason::DirectReply)
+}
+
+#[inline(always)]
+fn is_masqueraded(conn: &Conn) -> bool {
+    ForwardingMethod::from_flags(conn.flags.get()) == ForwardingMethod::Masquerade
+}
+
+#[inline(always)]
+fn count_out<B, T: Tables>(packet: &Packet<'_, B>, tables: &T, conn: &Conn) {
+    let dest_id = conn.dest.get();
+    if tables.dest(dest_id).is_some_and(Dest::is_available)
+        && let Some(counters) = tables.counters(dest_id)
+    {
+        counters.count_out(u64::from(packet.headers.total_len));
+    }
+}
