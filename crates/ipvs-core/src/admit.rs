@@ -184,7 +184,7 @@ pub(crate) fn connect<B: Buffer, T: Tables>(
         // Serves one packet, so it is never found by another.
         flags = flags & !ConnFlags::HASHED | ConnFlags::ONE_PACKET;
     }
-    conn.tuple.set(*tuple);
+    conn.set_tuple(tuple);
     conn.timeout.set(NEWBORN.0);
     conn.rearm(packet.now);
     conn.dest_port.set(dest_port(service, dest, tuple.destination_port));

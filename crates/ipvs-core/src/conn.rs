@@ -188,6 +188,18 @@ impl ConnFlags {
 }
 
 impl Conn {
+    /// Sets its key, word by word: copied whole it is copied octet by octet by
+    /// an eBPF program, in a loop that the verifier walks for every path to it.
+    #[inline(always)]
+    pub fn set_tuple(&self, tuple: &Tuple) {
+        let [source, source_low, destination, destination_low, ports]: [u64; 5] =
+            zerocopy::transmute!(*tuple);
+        let ports = core::hint::black_box(ports);
+        let destination = core::hint::black_box(destination);
+        let words = [source, source_low, destination, destination_low, ports];
+        self.tuple.set(zerocopy::transmute!(words));
+    }
+
     /// Whether it has ended at `now`: at the deadline, not after it.
     #[inline(always)]
     pub fn has_ended(&self, now: Instant) -> bool {

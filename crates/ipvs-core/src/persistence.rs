@@ -124,7 +124,7 @@ pub(crate) fn make<B: Buffer, T: Tables>(
         if flags & ConnFlags::ENGINE != 0 {
             engine::mark(key, hash, probe);
         }
-        template.tuple.set(*key);
+        template.set_tuple(key);
         match tables.link(key, Found { id, reply: false }) {
             Linked::New => {
                 expiry::bind(tables, dest_id, dest, flags);
@@ -167,7 +167,7 @@ fn hide<T: Tables>(key: &mut Tuple, tables: &T, id: ConnId, template: &Conn) {
     key.source_port = 0;
     key.destination_port = HIDDEN_PORT;
     template.dest_port.set(HIDDEN_PORT);
-    template.tuple.set(*key);
+    template.set_tuple(key);
     // Where an older one lies hidden, this one needs no key: its timer ends it.
     let _linked = tables.link(key, Found { id, reply: false });
 }

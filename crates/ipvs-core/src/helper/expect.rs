@@ -142,7 +142,7 @@ pub(crate) fn claim<B: Buffer, T: Tables>(packet: &mut Packet<'_, B>, tables: &T
     if tables.find(key).is_some_and(|found| found.id == id) {
         tables.unlink(key);
     }
-    conn.tuple.set(*packet.tuple);
+    conn.set_tuple(packet.tuple);
     let linked = match tables.link(packet.tuple, Found { id, reply: false }) {
         Linked::New => answer(packet.room, tables, id, conn, dest, now),
         // Made by another CPU in between.
