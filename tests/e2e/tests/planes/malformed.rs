@@ -136,7 +136,7 @@ fn ipv4_samples() -> Vec<Sample> {
             changed(&datagram, &|p| {
                 p.splice(6..8, [0, 1]);
             }),
-            &["fragment", "malformed"],
+            &["deferred_fragment", "malformed"],
         ),
         ("ICMP error about nothing", IPV4, inner_of(0), ICMP),
         ("ICMP error about a part of a header", IPV4, inner_of(15), ICMP),
