@@ -5,7 +5,7 @@ use std::net::SocketAddr;
 use std::time::Duration;
 
 use anyhow::{Context as _, Result, ensure};
-use ipvs_e2e::{Bed, METHODS, Plane, vip};
+use ipvs_e2e::{Bed, METHODS, Method, Plane, vip};
 use ipvs_lab::UdpClient;
 
 const PORT: u16 = 5353;
@@ -22,11 +22,20 @@ pub(crate) fn fragments(plane: Plane) -> Result<()> {
         for v4 in [true, false] {
             let at = SocketAddr::new(vip(method, v4), PORT);
             let mut met = Vec::new();
+            let mut sent = 0;
             for _ in 0..2 {
                 let client = bed.lab.client().run(|| UdpClient::connect(at))??;
                 for len in LENGTHS {
                     let payload: Vec<u8> = (0..=250).cycle().take(len).collect();
-                    let answer = client.exchange(&payload, TIMEOUT).with_context(|| {
+                    sent += 1;
+                    let mut answer = client.exchange(&payload, TIMEOUT);
+                    if answer.is_err() && method == Method::Tunnel && !v4 {
+                        // The first fragments as long as the link do not fit into the tunnel:
+                        // the client is told, and cuts shorter from then on.
+                        sent += 1;
+                        answer = client.exchange(&payload, TIMEOUT);
+                    }
+                    let answer = answer.with_context(|| {
                         format!("{method:?} {at} {len} octets; the director: {:?}", bed.status())
                     })?;
                     met.push(answer.server);
@@ -34,12 +43,13 @@ pub(crate) fn fragments(plane: Plane) -> Result<()> {
             }
             met.dedup();
             ensure!(met.len() == 2, "{method:?} {at}: not one server for each client: {met:?}");
+            bed.await_statistics()?;
             let listed = bed.ipvsadm(&format!("-L -n --stats --exact -u {at}"))?;
             // A datagram counts as one packet, whatever it came in.
             let packets = listed.lines().find_map(|line| {
                 line.strip_prefix("UDP")?.split_whitespace().nth(2)?.parse::<usize>().ok()
             });
-            ensure!(packets == Some(2 * LENGTHS.len()), "{method:?} {at}: {listed}");
+            ensure!(packets == Some(sent), "{method:?} {at}: {listed}");
         }
     }
     Ok(())
