@@ -6,7 +6,8 @@ use std::time::Duration;
 
 use anyhow::{Context as _, Result, ensure};
 use ipvs_e2e::{Bed, METHODS, Method, Plane, vip};
-use ipvs_lab::UdpClient;
+use ipvs_lab::{RequestError, UdpClient};
+use nix::errno::Errno;
 
 const PORT: u16 = 5353;
 const TIMEOUT: Duration = Duration::from_secs(10);
@@ -23,15 +24,17 @@ pub(crate) fn fragments(plane: Plane) -> Result<()> {
             let at = SocketAddr::new(vip(method, v4), PORT);
             let mut met = Vec::new();
             let mut sent = 0;
+            // Fragments as long as the link do not fit into a tunnel over IPv6: the client is
+            // told once, and cuts shorter from then on.
+            let mut untold = method == Method::Tunnel && !v4;
             for _ in 0..2 {
                 let client = bed.lab.client().run(|| UdpClient::connect(at))??;
                 for len in LENGTHS {
                     let payload: Vec<u8> = (0..=250).cycle().take(len).collect();
                     sent += 1;
                     let mut answer = client.exchange(&payload, TIMEOUT);
-                    if answer.is_err() && method == Method::Tunnel && !v4 {
-                        // The first fragments as long as the link do not fit into the tunnel:
-                        // the client is told, and cuts shorter from then on.
+                    if untold && answer.as_ref().is_err_and(is_too_long) {
+                        untold = false;
                         sent += 1;
                         answer = client.exchange(&payload, TIMEOUT);
                     }
@@ -41,6 +44,7 @@ pub(crate) fn fragments(plane: Plane) -> Result<()> {
                     met.push(answer.server);
                 }
             }
+            ensure!(!untold, "{method:?} {at}: nobody told the client of the tunnel's MTU");
             met.dedup();
             ensure!(met.len() == 2, "{method:?} {at}: not one server for each client: {met:?}");
             bed.await_statistics()?;
@@ -53,4 +57,9 @@ pub(crate) fn fragments(plane: Plane) -> Result<()> {
         }
     }
     Ok(())
+}
+
+/// Whether the client's own host refused a datagram for its length.
+fn is_too_long(error: &RequestError) -> bool {
+    matches!(error, RequestError::Broken(source) if source.raw_os_error() == Some(Errno::EMSGSIZE as i32))
 }
