@@ -20,6 +20,7 @@ use ipvs_core::sched::table::BLOCK;
 use ipvs_core::service::{Service, ServiceKey};
 use ipvs_core::settings::Settings;
 use ipvs_core::stats::LiveCounters;
+use ipvs_core::verdict::Stage;
 
 use crate::fib::Params;
 use crate::skb::Neighbour;
@@ -138,27 +139,26 @@ pub(crate) fn scratch() -> Option<&'static mut Scratch> {
     IPVS_SCRATCH.get_ptr_mut(0).map(|scratch| unsafe { &mut *scratch })
 }
 
-/// The place of the program for ICMP in the arrays of programs.
-const ICMP_PROGRAM: u32 = 0;
+/// The programs of the stages, each at its [`Stage`]'s number.
 #[btf_map]
-static IPVS_TC_PROGRAMS: ProgramArray<1> = ProgramArray::new();
+static IPVS_TC_PROGRAMS: ProgramArray<{ Stage::ALL.len() }> = ProgramArray::new();
 #[btf_map]
-static IPVS_XDP_PROGRAMS: ProgramArray<1> = ProgramArray::new();
+static IPVS_XDP_PROGRAMS: ProgramArray<{ Stage::ALL.len() }> = ProgramArray::new();
 
-/// Goes on with the TC program for ICMP; returns only if it is not there.
+/// Goes on with the TC program of the stage; returns only if it is not there.
 #[inline(always)]
-pub(crate) fn go_on_with_tc_icmp(ctx: *mut c_void) {
+pub(crate) fn go_on_by_tc(ctx: *mut c_void, stage: Stage) {
     let programs = (&raw const IPVS_TC_PROGRAMS).cast_mut().cast();
     // SAFETY: the context is this program's, the array one of TC programs.
-    unsafe { helpers::bpf_tail_call(ctx, programs, ICMP_PROGRAM) };
+    unsafe { helpers::bpf_tail_call(ctx, programs, stage as u32) };
 }
 
-/// Goes on with the XDP program for ICMP; returns only if it is not there.
+/// Goes on with the XDP program of the stage; returns only if it is not there.
 #[inline(always)]
-pub(crate) fn go_on_with_xdp_icmp(ctx: *mut c_void) {
+pub(crate) fn go_on_by_xdp(ctx: *mut c_void, stage: Stage) {
     let programs = (&raw const IPVS_XDP_PROGRAMS).cast_mut().cast();
     // SAFETY: the context is this program's, the array one of XDP programs.
-    unsafe { helpers::bpf_tail_call(ctx, programs, ICMP_PROGRAM) };
+    unsafe { helpers::bpf_tail_call(ctx, programs, stage as u32) };
 }
 
 /// Accounts of destinations and services (`ipvs_plane::store::Account`): the

@@ -8,7 +8,7 @@ use aya_ebpf::helpers::generated as helpers;
 use ipvs_core::addr::{Addr, Family};
 use ipvs_core::director::{self, Arrival, Scratch};
 use ipvs_core::tables::Tables as _;
-use ipvs_core::verdict::{Reason, Verdict};
+use ipvs_core::verdict::{Reason, Stage, Verdict};
 use ipvs_wire::checksum::Delta;
 use ipvs_wire::{Buffer, Outer, ethernet};
 
@@ -276,13 +276,34 @@ extern "C" fn ipvs_tc(ctx: *mut SkBuff) -> i32 {
 #[unsafe(no_mangle)]
 #[unsafe(link_section = "classifier")]
 extern "C" fn ipvs_tc_icmp(ctx: *mut SkBuff) -> i32 {
+    go_on(ctx, Stage::Icmp)
+}
+
+/// Goes on with a packet of no known connection.
+#[unsafe(no_mangle)]
+#[unsafe(link_section = "classifier")]
+extern "C" fn ipvs_tc_admission(ctx: *mut SkBuff) -> i32 {
+    go_on(ctx, Stage::Admission)
+}
+
+/// Goes on with a packet of the connection that [`ipvs_tc_admission`] has found.
+#[unsafe(no_mangle)]
+#[unsafe(link_section = "classifier")]
+extern "C" fn ipvs_tc_forwarding(ctx: *mut SkBuff) -> i32 {
+    go_on(ctx, Stage::Forwarding)
+}
+
+/// One stage of a packet's way.
+#[inline(always)]
+fn go_on(ctx: *mut SkBuff, stage: Stage) -> i32 {
     let Some(settings) = tables::settings() else { return TC_ACT_UNSPEC };
     // SAFETY: the context is this program's.
     let ifindex = unsafe { (*ctx).ifindex };
     let mut frame = SkbFrame { ctx };
     let maps = Maps::<true> { ctx: ctx.cast(), ifindex, settings };
     let Some(scratch) = maps::scratch() else { return TC_ACT_UNSPEC };
-    let verdict = director::handle_icmp(&mut frame, &maps, scratch, ifindex, kernel::now(settings));
+    let now = kernel::now(settings);
+    let verdict = director::go_on(stage, &mut frame, &maps, scratch, ifindex, now);
     act(ctx, &maps, scratch, verdict)
 }
 
@@ -291,8 +312,8 @@ extern "C" fn ipvs_tc_icmp(ctx: *mut SkBuff) -> i32 {
 fn act(ctx: *mut SkBuff, maps: &Maps<true>, scratch: &Scratch, verdict: Verdict) -> i32 {
     match verdict {
         Verdict::Pass(_) => TC_ACT_UNSPEC,
-        Verdict::Icmp => {
-            maps::go_on_with_tc_icmp(ctx.cast());
+        Verdict::GoOn(stage) => {
+            maps::go_on_by_tc(ctx.cast(), stage);
             TC_ACT_UNSPEC
         }
         Verdict::Drop(_) => TC_ACT_SHOT,

@@ -44,7 +44,7 @@ impl<const RESOLVES: bool> Tables for Maps<RESOLVES> {
     const RESOLVES: bool = RESOLVES;
     const CUTS: bool = false;
     const HELPS: bool = false;
-    const ICMP_APART: bool = true;
+    const STAGES_APART: bool = true;
 
     #[inline(always)]
     fn settings(&self) -> &Settings {

@@ -3,7 +3,7 @@
 use aya_ebpf::bindings::{xdp_action, xdp_md};
 use aya_ebpf::helpers::generated as helpers;
 use ipvs_core::director::{self, Arrival};
-use ipvs_core::verdict::Verdict;
+use ipvs_core::verdict::{Stage, Verdict};
 use ipvs_wire::{Buffer, Outer, ethernet};
 
 use crate::bytes::{self, Read};
@@ -141,13 +141,34 @@ extern "C" fn ipvs_xdp(ctx: *mut xdp_md) -> u32 {
 #[unsafe(no_mangle)]
 #[unsafe(link_section = "xdp")]
 extern "C" fn ipvs_xdp_icmp(ctx: *mut xdp_md) -> u32 {
+    go_on(ctx, Stage::Icmp)
+}
+
+/// Goes on with a packet of no known connection.
+#[unsafe(no_mangle)]
+#[unsafe(link_section = "xdp")]
+extern "C" fn ipvs_xdp_admission(ctx: *mut xdp_md) -> u32 {
+    go_on(ctx, Stage::Admission)
+}
+
+/// Goes on with a packet of the connection that [`ipvs_xdp_admission`] has found.
+#[unsafe(no_mangle)]
+#[unsafe(link_section = "xdp")]
+extern "C" fn ipvs_xdp_forwarding(ctx: *mut xdp_md) -> u32 {
+    go_on(ctx, Stage::Forwarding)
+}
+
+/// One stage of a packet's way.
+#[inline(always)]
+fn go_on(ctx: *mut xdp_md, stage: Stage) -> u32 {
     let Some(settings) = tables::settings() else { return xdp_action::XDP_PASS };
     // SAFETY: the context is this program's.
     let ifindex = unsafe { (*ctx).ingress_ifindex };
     let maps = Maps::<false> { ctx: ctx.cast(), ifindex, settings };
     let Some(scratch) = maps::scratch() else { return xdp_action::XDP_PASS };
     let mut frame = XdpFrame { ctx };
-    let verdict = director::handle_icmp(&mut frame, &maps, scratch, ifindex, kernel::now(settings));
+    let now = kernel::now(settings);
+    let verdict = director::go_on(stage, &mut frame, &maps, scratch, ifindex, now);
     act(ctx, ifindex, verdict)
 }
 
@@ -155,8 +176,8 @@ extern "C" fn ipvs_xdp_icmp(ctx: *mut xdp_md) -> u32 {
 #[inline(always)]
 fn act(ctx: *mut xdp_md, ifindex: u32, verdict: Verdict) -> u32 {
     match verdict {
-        Verdict::Icmp => {
-            maps::go_on_with_xdp_icmp(ctx.cast());
+        Verdict::GoOn(stage) => {
+            maps::go_on_by_xdp(ctx.cast(), stage);
             xdp_action::XDP_PASS
         }
         // The TC program behind it can do what this one cannot.

@@ -26,7 +26,7 @@ use crate::service::ServiceKey;
 use crate::settings::Settings;
 use crate::tables::Tables;
 use crate::time::Instant;
-use crate::verdict::{Outcome, Reason, Verdict};
+use crate::verdict::{Outcome, Reason, Stage, Verdict};
 
 /// What is worked with, one for each packet at a time.
 ///
@@ -54,6 +54,8 @@ pub struct Room {
     pub(crate) caller: CallerKey,
     pub(crate) query: RouteQuery,
     pub(crate) way: Way,
+    /// The connection that admission has found, as [`Found::word`].
+    pub(crate) admitted: u32,
     /// The template of the connection in the making, or [`NONE`].
     pub(crate) template: ConnId,
     /// The packet's firewall mark, at first the one it came with, in the end the
@@ -154,17 +156,29 @@ pub fn handle<B: Buffer, T: Tables>(
     concluded(tables, scratch, outcome)
 }
 
-/// Leads an ICMP packet on for which [`handle`] came to [`Verdict::Icmp`]; what
-/// it read is still in `scratch`.
+/// Leads a packet on for which the stage before came to
+/// [`Verdict::GoOn`]; what that read is still in `scratch`.
 #[inline(always)]
-pub fn handle_icmp<B: Buffer, T: Tables>(
+pub fn go_on<B: Buffer, T: Tables>(
+    stage: Stage,
     buf: &mut B,
     tables: &T,
     scratch: &mut Scratch,
     ifindex: u32,
     now: Instant,
 ) -> Verdict {
-    let outcome = icmp::handle(buf, tables, scratch, ifindex, now);
+    let outcome = match stage {
+        Stage::Icmp => icmp::handle(buf, tables, scratch, ifindex, now),
+        Stage::Admission => {
+            let Scratch { headers, tuple, room, .. } = scratch;
+            start(&mut Packet { buf, headers, tuple, room, ifindex, now }, tables)
+        }
+        Stage::Forwarding => {
+            let Scratch { headers, tuple, room, .. } = scratch;
+            let found = Found::from_word(room.admitted);
+            carry(&mut Packet { buf, headers, tuple, room, ifindex, now }, tables, found)
+        }
+    };
     concluded(tables, scratch, outcome)
 }
 
@@ -173,7 +187,7 @@ fn concluded<T: Tables>(tables: &T, scratch: &Scratch, outcome: Outcome) -> Verd
     let verdict = outcome.verdict(scratch.room.way.hop.mtu);
     match verdict {
         Verdict::Pass(reason) | Verdict::Drop(reason) => tables.count(reason),
-        Verdict::Send { .. } | Verdict::Resolve { .. } | Verdict::Defer(_) | Verdict::Icmp => {}
+        Verdict::Send { .. } | Verdict::Resolve { .. } | Verdict::Defer(_) | Verdict::GoOn(_) => {}
     }
     verdict
 }
@@ -226,8 +240,8 @@ fn decide<B: Buffer, T: Tables>(
     }
     if !matches!(headers.protocol, protocol::TCP | protocol::UDP | protocol::SCTP) {
         if icmp::is_icmp(headers) {
-            if T::ICMP_APART {
-                return Outcome::icmp();
+            if T::STAGES_APART {
+                return Outcome::go_on(Stage::Icmp);
             }
             return icmp::handle(buf, tables, scratch, arrival.ifindex, now);
         }
@@ -236,39 +250,51 @@ fn decide<B: Buffer, T: Tables>(
     *tuple = Tuple::of(headers);
     let ifindex = arrival.ifindex;
     let mut packet = Packet { buf, headers, tuple, room, ifindex, now };
-    let mut known = NONE;
-    let mut answered = None;
     match live(&mut packet, tables) {
-        Some((Found { reply: true, id }, conn)) => answered = Some((id, conn)),
-        Some((Found { id, .. }, conn)) => match standing(&mut packet, tables, id, conn) {
-            Standing::Goes => known = id,
+        Some((found, _)) if found.reply => return carry(&mut packet, tables, found),
+        Some((found, conn)) => match standing(&mut packet, tables, found.id, conn) {
+            Standing::Goes => return carry(&mut packet, tables, found),
             Standing::Gone => return Outcome::drop(Reason::DestGone),
             Standing::Over => {}
         },
         None => {}
     }
-    if known == NONE && answered.is_none() {
-        match admit::admit(&mut packet, tables) {
-            Ok(id) => known = id,
-            Err(Reason::NoDestination) => return reject::no_destination(&mut packet, tables),
-            Err(Reason::NoService) if tables.settings().callers != 0 => {
-                // A destination may have sent it by itself: a reply of the
-                // connection that is made for it.
-                let id = engine::outgoing::connect(&mut packet, tables);
-                let Some(conn) = tables.conn(id) else { return Outcome::pass(Reason::NoService) };
-                answered = Some((id, conn));
+    if T::STAGES_APART { Outcome::go_on(Stage::Admission) } else { start(&mut packet, tables) }
+}
+
+/// Starts a connection with the packet, which belongs to none, and has it go
+/// with that.
+#[inline(always)]
+fn start<B: Buffer, T: Tables>(packet: &mut Packet<'_, B>, tables: &T) -> Outcome {
+    let found = match admit::admit(packet, tables) {
+        Ok(id) => Found { id, reply: false },
+        Err(Reason::NoDestination) => return reject::no_destination(packet, tables),
+        Err(Reason::NoService) if tables.settings().callers != 0 => {
+            // A destination may have sent it by itself: a reply of the
+            // connection that is made for it.
+            match engine::outgoing::connect(packet, tables) {
+                NONE => return Outcome::pass(Reason::NoService),
+                id => Found { id, reply: true },
             }
-            Err(Reason::DeferredLong) => return Outcome::defer(Reason::DeferredLong),
-            Err(reason) if reason.drops() => return Outcome::drop(reason),
-            Err(reason) => return Outcome::pass(reason),
         }
-    }
-    let (outcome, id, conn) = if let Some((id, conn)) = answered {
-        (reply(&mut packet, tables, id, conn), id, conn)
-    } else {
-        let Some(conn) = tables.conn(known) else { return Outcome::drop(Reason::TableFull) };
-        (request(&mut packet, tables, known, conn), known, conn)
+        Err(Reason::DeferredLong) => return Outcome::defer(Reason::DeferredLong),
+        Err(reason) if reason.drops() => return Outcome::drop(reason),
+        Err(reason) => return Outcome::pass(reason),
     };
+    if T::STAGES_APART {
+        packet.room.admitted = found.word();
+        return Outcome::go_on(Stage::Forwarding);
+    }
+    carry(packet, tables, found)
+}
+
+/// Carries the packet on along its connection.
+#[inline(always)]
+fn carry<B: Buffer, T: Tables>(packet: &mut Packet<'_, B>, tables: &T, found: Found) -> Outcome {
+    let Found { id, reply: is_reply } = found;
+    let Some(conn) = tables.conn(id) else { return Outcome::drop(Reason::TableFull) };
+    let outcome =
+        if is_reply { reply(packet, tables, id, conn) } else { request(packet, tables, id, conn) };
     if conn.has(ConnFlags::ONE_PACKET) {
         expiry::finish(tables, id, conn);
     }

@@ -44,10 +44,10 @@ pub trait Tables {
     /// connections [deferred](crate::verdict::Verdict::Defer).
     const HELPS: bool;
 
-    /// Whether the plane has ICMP packets led on apart, by
-    /// [`director::handle_icmp`](crate::director::handle_icmp): an eBPF
-    /// program has room and time for so much only.
-    const ICMP_APART: bool;
+    /// Whether the plane leads packets on stage by stage, by
+    /// [`director::go_on`](crate::director::go_on): an eBPF program has room
+    /// and time for so much only.
+    const STAGES_APART: bool;
 
     /// Settings.
     fn settings(&self) -> &Settings;

@@ -21,10 +21,10 @@ pub enum Verdict {
     /// and time are at hand. Nothing was counted or done for it but that a
     /// connection may have been made. The plane counts it when it takes it.
     Defer(Reason),
-    /// An ICMP packet, read and no more: to be led on by
-    /// [`director::handle_icmp`](crate::director::handle_icmp). Only where the
-    /// plane has them [apart](crate::tables::Tables::ICMP_APART).
-    Icmp,
+    /// Not decided yet: to be led on by
+    /// [`director::go_on`](crate::director::go_on). Only where the plane has the
+    /// stages of a packet's way [apart](crate::tables::Tables::STAGES_APART).
+    GoOn(Stage),
     /// Send the frame as it is now through this interface. A plane that
     /// [cuts](crate::tables::Tables::CUTS) may find it longer than `mtu`.
     Send {
@@ -41,6 +41,24 @@ pub enum Verdict {
     },
 }
 
+/// A part of a packet's way through the director. A plane whose programs have
+/// room and time for so much only makes a program of each.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[repr(u32)]
+pub enum Stage {
+    /// An ICMP packet: what it quotes, and where it goes.
+    Icmp = 0,
+    /// A packet of no known connection: service, scheduler, a new connection.
+    Admission = 1,
+    /// A packet of the connection that admission has found for it.
+    Forwarding = 2,
+}
+
+impl Stage {
+    /// Every stage that a packet may go on with, by number.
+    pub const ALL: [Self; 3] = [Self::Icmp, Self::Admission, Self::Forwarding];
+}
+
 /// A [`Verdict`] in one register, as functions of the core hand it on: an eBPF
 /// function returns no more.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -53,7 +71,7 @@ impl Outcome {
     const SEND: u64 = 2 << 32;
     const RESOLVE: u64 = 3 << 32;
     const DEFER: u64 = 4 << 32;
-    const ICMP: u64 = 5 << 32;
+    const GO_ON: u64 = 5 << 32;
 
     #[inline(always)]
     pub(crate) const fn pass(reason: Reason) -> Self {
@@ -81,8 +99,8 @@ impl Outcome {
     }
 
     #[inline(always)]
-    pub(crate) const fn icmp() -> Self {
-        Self(Self::ICMP)
+    pub(crate) const fn go_on(stage: Stage) -> Self {
+        Self(Self::GO_ON | stage as u64)
     }
 
     /// The verdict on a packet whose way takes `mtu` octets.
@@ -96,7 +114,9 @@ impl Outcome {
             2 => Verdict::Send { ifindex: number, mtu },
             3 => Verdict::Resolve { ifindex: number },
             4 => Verdict::Defer(Reason::from_number(number)),
-            _ => Verdict::Icmp,
+            _ if number == Stage::Icmp as u32 => Verdict::GoOn(Stage::Icmp),
+            _ if number == Stage::Admission as u32 => Verdict::GoOn(Stage::Admission),
+            _ => Verdict::GoOn(Stage::Forwarding),
         }
     }
 }

@@ -205,7 +205,7 @@ impl<H: Host> Tables for MemoryTables<H> {
     const RESOLVES: bool = true;
     const CUTS: bool = true;
     const HELPS: bool = true;
-    const ICMP_APART: bool = false;
+    const STAGES_APART: bool = false;
 
     fn settings(&self) -> &Settings {
         &self.settings

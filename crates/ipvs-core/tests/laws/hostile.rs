@@ -283,7 +283,7 @@ fn judge(world: &mut World, frame: &Frame) -> Result<bool, TestCaseError> {
             leaves_sound(&left)?;
             Ok(false)
         }
-        Verdict::Icmp => Err(TestCaseError::fail("left to be led on")),
+        Verdict::GoOn(_) => Err(TestCaseError::fail("left to be led on")),
     }
 }
 

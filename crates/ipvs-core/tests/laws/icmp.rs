@@ -304,7 +304,7 @@ proptest! {
                 }
             }
             Verdict::Send { .. } | Verdict::Resolve { .. } => {}
-            Verdict::Defer(_) | Verdict::Icmp => prop_assert!(false, "left to be led on"),
+            Verdict::Defer(_) | Verdict::GoOn(_) => prop_assert!(false, "left to be led on"),
         }
         prop_assert_eq!(tables(&world), before);
     }

@@ -11,6 +11,8 @@ use aya::programs::{Program, ProgramError, SchedClassifier, Xdp};
 use aya::{Ebpf, EbpfLoader};
 use aya_obj::programs::XdpAttachType;
 
+use ipvs_core::verdict::Stage;
+
 use super::StartError;
 use crate::store::Limits;
 
@@ -60,15 +62,18 @@ pub(super) const MAPS: &[&str] = &[
 pub(super) const TC: &str = "ipvs_tc";
 /// The XDP program.
 pub(super) const XDP: &str = "ipvs_xdp";
-/// The TC and XDP programs for ICMP, which the others go on by …
-const TC_ICMP: &str = "ipvs_tc_icmp";
-const XDP_ICMP: &str = "ipvs_xdp_icmp";
-/// … through these arrays. They are pinned because the kernel empties one that
-/// nothing outside it refers to.
+/// The arrays of programs by which packets go on. They are pinned because the
+/// kernel empties one that nothing outside it refers to.
 const TC_PROGRAMS: &str = "IPVS_TC_PROGRAMS";
 const XDP_PROGRAMS: &str = "IPVS_XDP_PROGRAMS";
-/// The place of the program for ICMP in them.
-const ICMP_PLACE: u32 = 0;
+/// The TC and the XDP program of a stage.
+const fn programs_of(stage: Stage) -> [&'static str; 2] {
+    match stage {
+        Stage::Icmp => ["ipvs_tc_icmp", "ipvs_xdp_icmp"],
+        Stage::Admission => ["ipvs_tc_admission", "ipvs_xdp_admission"],
+        Stage::Forwarding => ["ipvs_tc_forwarding", "ipvs_xdp_forwarding"],
+    }
+}
 /// The program that runs errands.
 pub(super) const CONTROL: &str = "ipvs_control";
 
@@ -174,11 +179,14 @@ impl Pins {
         }
         loader.override_global("IPVS_NEAR_BUCKETS", &near_buckets, true);
         let mut object = loader.load(OBJECT).map_err(load_error)?;
-        for name in [TC, TC_ICMP, XDP, XDP_ICMP, CONTROL] {
+        for name in [TC, XDP, CONTROL] {
             load_program(&mut object, name)?;
         }
-        for (array, name) in [(TC_PROGRAMS, TC_ICMP), (XDP_PROGRAMS, XDP_ICMP)] {
-            go_on_by(&mut object, array, ICMP_PLACE, name)?;
+        for stage in Stage::ALL {
+            for (array, name) in [TC_PROGRAMS, XDP_PROGRAMS].into_iter().zip(programs_of(stage)) {
+                load_program(&mut object, name)?;
+                go_on_by(&mut object, array, stage as u32, name)?;
+            }
         }
         let mut maps = std::collections::HashMap::new();
         for name in MAPS {

@@ -269,7 +269,7 @@ impl Worker {
                 self.undelivered += u64::from(reason == Reason::Local);
                 self.leaving.pool.give(frame);
             }
-            Verdict::Drop(_) | Verdict::Icmp => self.leaving.pool.give(frame),
+            Verdict::Drop(_) | Verdict::GoOn(_) => self.leaving.pool.give(frame),
         }
         None
     }

@@ -191,7 +191,7 @@ impl Tables for SlowTables {
     const RESOLVES: bool = true;
     const CUTS: bool = true;
     const HELPS: bool = true;
-    const ICMP_APART: bool = false;
+    const STAGES_APART: bool = false;
 
     fn settings(&self) -> &Settings {
         const NONE: &Settings = &Settings::DEFAULT;

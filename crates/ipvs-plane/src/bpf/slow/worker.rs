@@ -188,7 +188,7 @@ impl Worker {
                 return whole;
             }
             Verdict::Pass(_) => self.deliver(frame),
-            Verdict::Drop(_) | Verdict::Icmp => self.leaving.pool.give(frame),
+            Verdict::Drop(_) | Verdict::GoOn(_) => self.leaving.pool.give(frame),
         }
         None
     }
