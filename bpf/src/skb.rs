@@ -10,6 +10,7 @@ use ipvs_core::director::{self, Arrival, Scratch};
 use ipvs_core::tables::Tables as _;
 use ipvs_core::verdict::{Reason, Stage, Verdict};
 use ipvs_wire::checksum::Delta;
+use ipvs_wire::tunnel::Carrier;
 use ipvs_wire::{Buffer, Outer, ethernet};
 
 use crate::bytes::{self, Read};
@@ -40,6 +41,10 @@ const FIXED_GSO: u64 = 1;
 const ENCAP_IPV4: u64 = 1 << 1;
 /// `BPF_F_ADJ_ROOM_ENCAP_L3_IPV6`
 const ENCAP_IPV6: u64 = 1 << 2;
+/// `BPF_F_ADJ_ROOM_ENCAP_L4_GRE`
+const ENCAP_GRE: u64 = 1 << 3;
+/// `BPF_F_ADJ_ROOM_ENCAP_L4_UDP`
+const ENCAP_UDP: u64 = 1 << 4;
 const AF_INET: u32 = 2;
 const AF_INET6: u32 = 10;
 
@@ -183,8 +188,8 @@ impl Buffer for SkbFrame {
             return None;
         }
         let flags = match outer {
-            Outer::TunnelV4 => ENCAP_IPV4,
-            Outer::TunnelV6 => ENCAP_IPV6,
+            Outer::TunnelV4(carrier) => ENCAP_IPV4 | encapsulation(carrier),
+            Outer::TunnelV6(carrier) => ENCAP_IPV6 | encapsulation(carrier),
             Outer::IcmpError => 0,
         };
         let room = |flags| {
@@ -253,6 +258,16 @@ impl Buffer for SkbFrame {
     }
 }
 
+/// What the stack is to know of a tunnel besides its family, to cut trains in it.
+#[inline(always)]
+const fn encapsulation(carrier: Carrier) -> u64 {
+    match carrier {
+        Carrier::Bare => 0,
+        Carrier::Gue { .. } => ENCAP_UDP,
+        Carrier::Gre { .. } => ENCAP_GRE,
+    }
+}
+
 #[unsafe(no_mangle)]
 #[unsafe(link_section = "classifier")]
 extern "C" fn ipvs_tc(ctx: *mut SkBuff) -> i32 {
@@ -291,6 +306,13 @@ extern "C" fn ipvs_tc_admission(ctx: *mut SkBuff) -> i32 {
 #[unsafe(link_section = "classifier")]
 extern "C" fn ipvs_tc_forwarding(ctx: *mut SkBuff) -> i32 {
     go_on(ctx, Stage::Forwarding)
+}
+
+/// Goes on with a packet that is answered by an error.
+#[unsafe(no_mangle)]
+#[unsafe(link_section = "classifier")]
+extern "C" fn ipvs_tc_refusal(ctx: *mut SkBuff) -> i32 {
+    go_on(ctx, Stage::Refusal)
 }
 
 /// One stage of a packet's way.

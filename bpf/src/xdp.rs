@@ -158,6 +158,13 @@ extern "C" fn ipvs_xdp_forwarding(ctx: *mut xdp_md) -> u32 {
     go_on(ctx, Stage::Forwarding)
 }
 
+/// Goes on with a packet that is answered by an error.
+#[unsafe(no_mangle)]
+#[unsafe(link_section = "xdp")]
+extern "C" fn ipvs_xdp_refusal(ctx: *mut xdp_md) -> u32 {
+    go_on(ctx, Stage::Refusal)
+}
+
 /// One stage of a packet's way.
 #[inline(always)]
 fn go_on(ctx: *mut xdp_md, stage: Stage) -> u32 {

@@ -4,6 +4,7 @@
 use core::cell::Cell;
 use core::fmt;
 
+use ipvs_wire::tunnel::Carrier;
 use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout};
 
 use crate::addr::{Addr, Family};
@@ -58,9 +59,9 @@ pub struct DestSpec {
     pub lower: u32,
     /// UDP port of a gue tunnel, host order.
     pub tunnel_port: u16,
-    /// Tunnel flags: 1 checksum, 2 remote checksum offload.
+    /// Tunnel flags: [`DestSpec::CHECKSUM`], …
     pub tunnel_flags: u16,
-    /// Tunnel type: 0 ipip, 1 gue, 2 gre.
+    /// Tunnel type: [`DestSpec::IPIP`], …
     pub tunnel_type: u8,
     /// Forwarding method: see [`ForwardingMethod`]; only the low three bits count.
     pub method: u8,
@@ -71,10 +72,34 @@ pub struct DestSpec {
 const _: () = assert!(size_of::<DestSpec>() == 20);
 
 impl DestSpec {
+    /// Tunnel type ipip.
+    pub const IPIP: u8 = 0;
+    /// Tunnel type gue.
+    pub const GUE: u8 = 1;
+    /// Tunnel type gre.
+    pub const GRE: u8 = 2;
+    /// Tunnel flag: with a checksum.
+    pub const CHECKSUM: u16 = 1;
+    /// Tunnel flag: remote checksum offload.
+    pub const REMOTE_CHECKSUM: u16 = 2;
+
     /// How packets get there.
     #[inline(always)]
     pub const fn forwarding(&self) -> ForwardingMethod {
         ForwardingMethod::from_number(self.method)
+    }
+
+    /// What carries packets in its tunnel. A type that nobody knows is taken for ipip,
+    /// as by the kernel. Remote checksum offload asks for a checksum (recorded); what is
+    /// to be filled in remotely is filled in here, so that nothing is left to offload.
+    #[inline(always)]
+    pub const fn carrier(&self) -> Carrier {
+        let summed = self.tunnel_flags & (Self::CHECKSUM | Self::REMOTE_CHECKSUM) != 0;
+        match self.tunnel_type {
+            Self::GUE => Carrier::Gue { summed },
+            Self::GRE => Carrier::Gre { summed: self.tunnel_flags & Self::CHECKSUM != 0 },
+            _ => Carrier::Bare,
+        }
     }
 }
 

@@ -14,7 +14,8 @@ use crate::dest::Dest;
 use crate::engine::sip::Scan;
 use crate::engine::{self, CallerKey, Data};
 use crate::expiry;
-use crate::forward::{self, reject};
+use crate::forward;
+use crate::forward::reject::{self, Report};
 use crate::fragments;
 use crate::helper;
 use crate::hop::{self, RouteQuery, Way, WayKind};
@@ -56,6 +57,8 @@ pub struct Room {
     pub(crate) way: Way,
     /// The connection that admission has found, as [`Found::word`].
     pub(crate) admitted: u32,
+    /// The error that answers the packet.
+    pub(crate) report: Report,
     /// The template of the connection in the making, or [`NONE`].
     pub(crate) template: ConnId,
     /// The packet's firewall mark, at first the one it came with, in the end the
@@ -167,16 +170,18 @@ pub fn go_on<B: Buffer, T: Tables>(
     ifindex: u32,
     now: Instant,
 ) -> Verdict {
-    let outcome = match stage {
-        Stage::Icmp => icmp::handle(buf, tables, scratch, ifindex, now),
-        Stage::Admission => {
-            let Scratch { headers, tuple, room, .. } = scratch;
-            start(&mut Packet { buf, headers, tuple, room, ifindex, now }, tables)
-        }
-        Stage::Forwarding => {
-            let Scratch { headers, tuple, room, .. } = scratch;
-            let found = Found::from_word(room.admitted);
-            carry(&mut Packet { buf, headers, tuple, room, ifindex, now }, tables, found)
+    let outcome = if stage == Stage::Icmp {
+        icmp::handle(buf, tables, scratch, ifindex, now)
+    } else {
+        let Scratch { headers, tuple, room, .. } = scratch;
+        let packet = &mut Packet { buf, headers, tuple, room, ifindex, now };
+        match stage {
+            Stage::Forwarding => {
+                let found = Found::from_word(packet.room.admitted);
+                carry(packet, tables, found)
+            }
+            Stage::Refusal => reject::refuse(packet, tables),
+            Stage::Admission | Stage::Icmp => start(packet, tables),
         }
     };
     concluded(tables, scratch, outcome)
@@ -389,6 +394,9 @@ fn request<B: Buffer, T: Tables>(
     }
     if !T::CUTS && forward::must_cut_request(packet, tables, conn, dest) {
         return Outcome::defer(Reason::DeferredLong);
+    }
+    if !T::CUTS && forward::must_complete_request(packet, conn, dest) {
+        return Outcome::defer(Reason::DeferredUnfilled);
     }
     if let Some(counters) = tables.counters(dest_id) {
         counters.count_in(u64::from(packet.headers.total_len));

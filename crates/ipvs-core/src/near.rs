@@ -32,6 +32,12 @@ pub struct Bucket {
 
 const _: () = assert!(size_of::<Bucket>() == 32);
 
+/// 32 bits that tell flows apart.
+#[inline(always)]
+pub(crate) fn flow_hash(tuple: &Tuple) -> u32 {
+    Mark::of(tuple).rest
+}
+
 /// Where a tuple is remembered.
 #[derive(Clone, Copy, Debug)]
 struct Mark {

@@ -52,11 +52,13 @@ pub enum Stage {
     Admission = 1,
     /// A packet of the connection that admission has found for it.
     Forwarding = 2,
+    /// A packet that is answered by an error.
+    Refusal = 3,
 }
 
 impl Stage {
     /// Every stage that a packet may go on with, by number.
-    pub const ALL: [Self; 3] = [Self::Icmp, Self::Admission, Self::Forwarding];
+    pub const ALL: [Self; 4] = [Self::Icmp, Self::Admission, Self::Forwarding, Self::Refusal];
 }
 
 /// A [`Verdict`] in one register, as functions of the core hand it on: an eBPF
@@ -116,7 +118,8 @@ impl Outcome {
             4 => Verdict::Defer(Reason::from_number(number)),
             _ if number == Stage::Icmp as u32 => Verdict::GoOn(Stage::Icmp),
             _ if number == Stage::Admission as u32 => Verdict::GoOn(Stage::Admission),
-            _ => Verdict::GoOn(Stage::Forwarding),
+            _ if number == Stage::Forwarding as u32 => Verdict::GoOn(Stage::Forwarding),
+            _ => Verdict::GoOn(Stage::Refusal),
         }
     }
 }
@@ -226,6 +229,9 @@ reasons! {
     DeferredFragment = "deferred_fragment",
     /// Deferred: longer than the path and allowed to be cut.
     DeferredLong = "deferred_long",
+    /// Deferred: for a tunnel with a checksum, which covers what is still to be
+    /// filled in or cut.
+    DeferredUnfilled = "deferred_unfilled",
     /// Deferred: of a control connection whose text the FTP helper reads.
     DeferredHelped = "deferred_helped",
     /// Forwarded to a destination.

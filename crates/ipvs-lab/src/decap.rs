@@ -3,6 +3,7 @@
 
 use std::{
     io::{self, Read as _, Write as _},
+    net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr},
     os::fd::AsFd,
     sync::{
         Arc,
@@ -36,13 +37,13 @@ const PAIR_MTU: u32 = 65_535;
 const FRAME_LEN: usize = 128 * 1024;
 
 /// Unpacks IPv4 and IPv6 packets that come to an interface inside IPv4 or IPv6 (protocols 4 and
-/// 41), in any mix.
+/// 41, GUE at UDP port 6080, or GRE), in any mix.
 ///
 /// A packet socket reads the tunnelled frames, so that unfilled checksums and segments larger than
 /// the MTU come through as they are, and the inner packet is sent into one end of a veth pair in
 /// the same namespace, with the other end of which the kernel receives it. (A TUN device would do,
 /// but `/dev/net/tun` is closed to unprivileged users on some systems.) The outer packet reaches
-/// the kernel too; raw sockets for both protocols keep it from answering "protocol unreachable".
+/// the kernel too; sockets for them keep it from answering that nobody is there.
 ///
 /// The namespace must not filter by reverse path: make it with [`Namespace::for_lab`]. Outer
 /// packets in fragments are unpacked if those come in order. It stops when dropped.
@@ -230,20 +231,29 @@ fn open_sender(index: u32) -> io::Result<Socket> {
     Ok(socket)
 }
 
-/// Raw sockets whose being there keeps the kernel from answering that the protocol is unknown.
+/// Sockets whose being there keeps the kernel from answering that protocol or port is unknown.
 fn open_silencers(namespace: &Namespace) -> io::Result<Vec<Socket>> {
     let open = |(domain, protocol): (Domain, u8)| {
         let socket = Socket::new(domain, Type::RAW, Some(Protocol::from(i32::from(protocol))))?;
         sys::attach_filter(&socket, &NOTHING)?;
         Ok(socket)
     };
-    let kinds = [
-        (Domain::IPV4, outer::IPIP),
-        (Domain::IPV4, outer::IPV6),
-        (Domain::IPV6, outer::IPIP),
-        (Domain::IPV6, outer::IPV6),
-    ];
-    namespace.run(|| kinds.into_iter().map(open).collect()).map_err(io::Error::other)?
+    let bind = |address: IpAddr| {
+        let address = SocketAddr::new(address, outer::GUE_PORT);
+        let socket = Socket::new(Domain::for_address(address), Type::DGRAM, None)?;
+        if address.is_ipv6() {
+            socket.set_only_v6(true)?;
+        }
+        sys::attach_filter(&socket, &NOTHING)?;
+        socket.bind(&address.into())?;
+        Ok(socket)
+    };
+    let protocols = [outer::IPIP, outer::IPV6, outer::GRE];
+    let kinds = [Domain::IPV4, Domain::IPV6].map(|domain| protocols.map(|it| (domain, it)));
+    let any = [IpAddr::V4(Ipv4Addr::UNSPECIFIED), IpAddr::V6(Ipv6Addr::UNSPECIFIED)];
+    let open_all =
+        || kinds.into_iter().flatten().map(open).chain(any.into_iter().map(bind)).collect();
+    namespace.run(open_all).map_err(io::Error::other)?
 }
 
 const fn instruction(code: u16, jt: u8, jf: u8, k: u32) -> libc::sock_filter {
@@ -259,21 +269,23 @@ const RETURN: u16 = 0x06;
 /// `SKF_AD_OFF + SKF_AD_PKTTYPE`: 0 for a packet to this host.
 const PACKET_TYPE: u32 = 0xffff_f004;
 
-/// To this host; IPv4 or IPv6; protocol 4 or 41, or destination options or a fragment header
-/// before them.
-const TUNNELLED: [libc::sock_filter; 14] = [
+/// To this host; IPv4 or IPv6; protocol 4, 41, GRE or UDP, or destination options or a fragment
+/// header before them.
+const TUNNELLED: [libc::sock_filter; 16] = [
     instruction(LOAD_WORD, 0, 0, PACKET_TYPE),
-    instruction(JUMP_IF_EQUAL, 0, 10, 0), // else 12
+    instruction(JUMP_IF_EQUAL, 0, 12, 0), // else 14
     instruction(LOAD_HALF, 0, 0, 12),
     instruction(JUMP_IF_EQUAL, 0, 2, 0x0800), // else 6
     instruction(LOAD_BYTE, 0, 0, 23),
     instruction(JUMP, 0, 0, 2),               // 8
-    instruction(JUMP_IF_EQUAL, 0, 5, 0x86dd), // else 12
+    instruction(JUMP_IF_EQUAL, 0, 7, 0x86dd), // else 14
     instruction(LOAD_BYTE, 0, 0, 20),
-    instruction(JUMP_IF_EQUAL, 4, 0, 4),  // 13
-    instruction(JUMP_IF_EQUAL, 3, 0, 41), // 13
-    instruction(JUMP_IF_EQUAL, 2, 0, 60), // 13
-    instruction(JUMP_IF_EQUAL, 1, 0, 44), // 13
+    instruction(JUMP_IF_EQUAL, 6, 0, 4),  // 15
+    instruction(JUMP_IF_EQUAL, 5, 0, 41), // 15
+    instruction(JUMP_IF_EQUAL, 4, 0, 60), // 15
+    instruction(JUMP_IF_EQUAL, 3, 0, 44), // 15
+    instruction(JUMP_IF_EQUAL, 2, 0, 47), // 15
+    instruction(JUMP_IF_EQUAL, 1, 0, 17), // 15
     instruction(RETURN, 0, 0, 0),
     instruction(RETURN, 0, 0, u32::MAX),
 ];

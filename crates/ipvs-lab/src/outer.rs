@@ -14,6 +14,10 @@ const IPV6_LEN: usize = 40;
 /// Internet protocol numbers.
 pub(crate) const IPIP: u8 = 4;
 pub(crate) const IPV6: u8 = 41;
+pub(crate) const GRE: u8 = 47;
+const UDP: u8 = 17;
+/// The port at which GUE is unpacked: the one that IANA lists.
+pub(crate) const GUE_PORT: u16 = 6080;
 const DESTINATION_OPTIONS: u8 = 60;
 const FRAGMENT_HEADER: u8 = 44;
 
@@ -84,14 +88,21 @@ pub(crate) fn strip(frame: &[u8], addresses: [u8; 12], out: &mut Vec<u8>) -> Res
     };
     // What lies behind the outer packet is Ethernet padding.
     let inside = packet.get(outer.header_len..outer.packet_len).ok_or(Refusal::Malformed)?;
-    let (inner_type, inner_len) = match outer.protocol {
+    let carried = match outer.protocol {
+        UDP => gue(packet, &outer, inside, vnet.flags & NEEDS_CSUM == 0)?,
+        GRE => gre(inside, vnet.flags & NEEDS_CSUM == 0)?,
+        protocol => Carried { protocol, header_len: 0 },
+    };
+    let inside = inside.get(carried.header_len..).ok_or(Refusal::Malformed)?;
+    let (inner_type, inner_len) = match carried.protocol {
         IPIP => (IPV4_TYPE, inner_v4_len(inside)),
         IPV6 => (IPV6_TYPE, inner_v6_len(inside)),
         _ => return Err(Refusal::NotTunnelled),
     };
     let inner = inner_len.and_then(|len| inside.get(..len)).ok_or(Refusal::Malformed)?;
-    let header =
-        vnet.without(outer.header_len, ETHERNET_LEN + inner.len()).ok_or(Refusal::Malformed)?;
+    let header = vnet
+        .without(outer.header_len + carried.header_len, ETHERNET_LEN + inner.len())
+        .ok_or(Refusal::Malformed)?;
     out.clear();
     out.extend_from_slice(header.as_bytes());
     out.extend_from_slice(&addresses);
@@ -104,6 +115,57 @@ struct Outer {
     protocol: u8,
     header_len: usize,
     packet_len: usize,
+}
+
+/// What stands between the outer IP header and the packet inside.
+struct Carried {
+    protocol: u8,
+    header_len: usize,
+}
+
+/// UDP to [`GUE_PORT`] and a GUE header without options. Its checksum is looked at if the packet
+/// is complete.
+fn gue(packet: &[u8], outer: &Outer, inside: &[u8], complete: bool) -> Result<Carried, Refusal> {
+    if be16(inside, 2) != Some(GUE_PORT) {
+        return Err(Refusal::NotTunnelled);
+    }
+    let &[_, _, _, _, _, _, check_high, check_low, version, protocol, flags_high, flags_low] =
+        inside.first_chunk::<12>().ok_or(Refusal::Malformed)?;
+    if complete && [check_high, check_low] != [0, 0] {
+        let addresses = if packet.first().is_some_and(|first| first >> 4 == 6) {
+            packet.get(8..IPV6_LEN)
+        } else {
+            packet.get(12..20)
+        };
+        let len = u16::try_from(inside.len()).map_err(|_too_long| Refusal::Malformed)?;
+        let pseudo = [&[0, outer.protocol], &len.to_be_bytes()[..]].concat();
+        let covered = [addresses.ok_or(Refusal::Malformed)?, &pseudo, inside].concat();
+        if ones_complement_sum(&covered) != 0xffff {
+            return Err(Refusal::Malformed);
+        }
+    }
+    if [version, flags_high, flags_low] != [0, 0, 0] {
+        return Err(Refusal::Malformed);
+    }
+    Ok(Carried { protocol, header_len: 12 })
+}
+
+/// A GRE header of version 0 with no field but a checksum, which is looked at if the packet is
+/// complete.
+fn gre(inside: &[u8], complete: bool) -> Result<Carried, Refusal> {
+    let (flags, ethertype) = be16(inside, 0).zip(be16(inside, 2)).ok_or(Refusal::Malformed)?;
+    let protocol = match ethertype {
+        IPV4_TYPE => IPIP,
+        IPV6_TYPE => IPV6,
+        _ => return Err(Refusal::NotTunnelled),
+    };
+    match flags {
+        0 => Ok(Carried { protocol, header_len: 4 }),
+        0x8000 if !complete || ones_complement_sum(inside) == 0xffff => {
+            Ok(Carried { protocol, header_len: 8 })
+        }
+        _ => Err(Refusal::Malformed),
+    }
 }
 
 fn outer_v4(packet: &[u8]) -> Result<Outer, Refusal> {
@@ -162,8 +224,9 @@ fn be16(bytes: &[u8], at: usize) -> Option<u16> {
 }
 
 fn ones_complement_sum(bytes: &[u8]) -> u16 {
-    let (pairs, _) = bytes.as_chunks::<2>();
-    let sum: u32 = pairs.iter().map(|&pair| u32::from(u16::from_be_bytes(pair))).sum();
+    let (pairs, last) = bytes.as_chunks::<2>();
+    let odd = last.first().map_or(0, |&last| u32::from(last) << 8);
+    let sum: u32 = pairs.iter().map(|&pair| u32::from(u16::from_be_bytes(pair))).sum::<u32>() + odd;
     let once = (sum & 0xffff) + (sum >> 16);
     u16::try_from((once & 0xffff) + (once >> 16)).unwrap_or(u16::MAX)
 }

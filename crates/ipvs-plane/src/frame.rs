@@ -3,6 +3,7 @@
 use ipvs_wire::buffer::{Buffer, Outer};
 use ipvs_wire::checksum::{self, Delta, Sum};
 use ipvs_wire::crc32c;
+use ipvs_wire::tunnel::Carrier;
 
 /// Room in front of a frame for an outer header, so that nothing but the
 /// Ethernet header has to be moved for one.
@@ -15,6 +16,7 @@ pub struct Frame {
     /// Where the frame begins in `octets`.
     start: usize,
     outer_len: u32,
+    carrier: Carrier,
     /// The transport checksum holds the pseudo header's sum only; whoever
     /// sends the frame on fills in the rest.
     pub checksum_pending: bool,
@@ -53,6 +55,11 @@ impl Frame {
         self.outer_len
     }
 
+    /// What carries the packet in that tunnel, behind its IP header.
+    pub fn carrier(&self) -> Carrier {
+        self.carrier
+    }
+
     /// Makes this another frame, of `parts` one after the other, in the memory
     /// that it has.
     pub fn refill(&mut self, parts: &[&[u8]]) {
@@ -73,6 +80,7 @@ impl Frame {
         self.octets.resize(HEADROOM, 0);
         self.start = HEADROOM;
         self.outer_len = 0;
+        self.carrier = Carrier::Bare;
         self.checksum_pending = false;
         self.segment_len = 0;
         self.longest_piece = 0;
@@ -142,7 +150,10 @@ impl Buffer for Frame {
             self.octets.splice(place..place, core::iter::repeat_n(0, room));
         }
         match outer {
-            Outer::TunnelV4 | Outer::TunnelV6 => self.outer_len = count,
+            Outer::TunnelV4(carrier) | Outer::TunnelV6(carrier) => {
+                self.outer_len = count;
+                self.carrier = carrier;
+            }
             Outer::IcmpError => {
                 // The quoted packet is payload now: nobody cuts it or fills anything in.
                 self.outer_len = 0;
@@ -220,7 +231,7 @@ mod tests {
     #[test]
     fn an_outer_header_goes_between_ethernet_and_packet_with_and_without_headroom() {
         for mut frame in both(&[1, 2, 3, 4]) {
-            frame.insert(2, 3, Outer::TunnelV4).unwrap();
+            frame.insert(2, 3, Outer::TunnelV4(Carrier::Bare)).unwrap();
             assert_eq!(frame.octets(), [1, 2, 0, 0, 0, 3, 4]);
             assert_eq!((frame.len(), frame.outer_len()), (7, 3));
             assert_eq!(frame.into_octets(), [1, 2, 0, 0, 0, 3, 4]);
@@ -241,7 +252,7 @@ mod tests {
     #[test]
     fn an_insertion_past_the_end_is_refused() {
         for mut frame in both(&[1, 2]) {
-            assert_eq!(frame.insert(3, 4, Outer::TunnelV4), None);
+            assert_eq!(frame.insert(3, 4, Outer::TunnelV4(Carrier::Bare)), None);
             assert_eq!(frame.octets(), [1, 2]);
         }
     }
@@ -260,7 +271,7 @@ mod tests {
     fn a_refilled_frame_has_forgotten_the_one_before() {
         let mut frame = Frame::new(vec![1; 40]);
         (frame.segment_len, frame.checksum_pending) = (1, true);
-        frame.insert(2, 20, Outer::TunnelV4).unwrap();
+        frame.insert(2, 20, Outer::TunnelV4(Carrier::Bare)).unwrap();
         frame.refill(&[&[7], &[8, 9]]);
         assert_eq!((&frame, frame.outer_len()), (&Frame::new(vec![7, 8, 9]), 0));
     }

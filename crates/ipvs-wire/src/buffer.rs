@@ -1,14 +1,15 @@
 //! How the octets of one packet are reached and moved.
 
 use crate::checksum::{self, Delta};
+use crate::tunnel::Carrier;
 
 /// The headers that are put in front of a packet: which one the outermost is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Outer {
-    /// An IPv4 header of 20 octets, for a tunnel.
-    TunnelV4,
-    /// An IPv6 header of 40 octets, for a tunnel.
-    TunnelV6,
+    /// An IPv4 header of 20 octets and what carries the packet, for a tunnel.
+    TunnelV4(Carrier),
+    /// An IPv6 header of 40 octets and what carries the packet, for a tunnel.
+    TunnelV6(Carrier),
     /// IP and ICMP headers in front of a quoted packet.
     IcmpError,
 }

@@ -309,6 +309,25 @@ impl Headers {
         }
     }
 
+    /// Whether the checksum of TCP or UDP is still to be filled in: the field then
+    /// holds the sum of the pseudo header, and the packet would be wrong with it.
+    ///
+    /// A packet whose right checksum happens to be that sum is told from one with
+    /// an unfilled checksum by being right. `None` where there is no such checksum.
+    #[inline(always)]
+    pub fn is_unfilled<B: Buffer>(&self, buf: &B) -> Option<bool> {
+        let field = u16::from_ne_bytes(buf.load(self.checksum_at()?)?);
+        let pseudo = Sum::ZERO
+            .addr(self.source)
+            .addr(self.destination)
+            .add16(u16::from_ne_bytes([0, self.protocol]))
+            .add32(self.transport_len().to_be());
+        if field != pseudo.fold() {
+            return Some(false);
+        }
+        Some(pseudo.add16(buf.sum(self.l4, self.transport_len())?).checksum() != 0)
+    }
+
     /// Octets from the transport header to the end of the datagram.
     #[inline(always)]
     pub const fn transport_len(&self) -> u32 {

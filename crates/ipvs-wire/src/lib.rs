@@ -16,6 +16,7 @@ pub mod icmp;
 pub mod ipv4;
 pub mod ipv6;
 pub mod transport;
+pub mod tunnel;
 
 pub use buffer::{Buffer, Outer};
 pub use headers::{Fragment, Headers, ParseError};

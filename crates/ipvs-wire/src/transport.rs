@@ -44,6 +44,8 @@ pub mod tcp {
 pub mod udp {
     /// Octets of the header.
     pub const HEADER_LEN: u32 = 8;
+    /// Place of the length.
+    pub const LEN: u32 = 4;
     /// Place of the checksum.
     pub const CHECKSUM: u32 = 6;
 }

@@ -124,7 +124,8 @@ pub struct Server {
 #[derive(Debug)]
 pub struct Bed {
     daemon: Option<ChildGuard>,
-    _decapsulators: Vec<Decapsulator>,
+    /// What unpacks tunnelled packets on the real servers.
+    pub decapsulators: Vec<Decapsulator>,
     /// Its network.
     pub lab: Topology,
     /// Its data plane.
@@ -164,7 +165,7 @@ impl Bed {
         let decapsulators: ipvs_lab::Result<_> =
             lab.servers().iter().map(|host| Decapsulator::start(host.link())).collect();
         let folder = tempfile::Builder::new().prefix("ipvs-e2e-").tempdir_in("/run")?;
-        let mut bed = Self { daemon: None, _decapsulators: decapsulators?, lab, plane, folder };
+        let mut bed = Self { daemon: None, decapsulators: decapsulators?, lab, plane, folder };
         bed.start_daemon()?;
         Ok(bed)
     }

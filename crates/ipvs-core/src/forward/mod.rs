@@ -99,6 +99,9 @@ pub(crate) fn to_dest<B: Buffer, T: Tables>(
         _ => 0,
     };
     let mtu = packet.room.way.mtu().saturating_sub(overhead);
+    if overhead != 0 && tunnel::is_too_narrow(dest, mtu) {
+        return Outcome::drop(Reason::TooLong);
+    }
     let checked =
         method != ForwardingMethod::Tunnel || h.version == 6 || tables.settings().pmtu_disc != 0;
     if checked && packet.is_longer_than(mtu) {
@@ -179,6 +182,18 @@ pub(crate) fn must_cut_request<B: Buffer, T: Tables>(
     let may_be = !packet.headers.dont_fragment
         || (overhead != 0 && packet.headers.version == 4 && tables.settings().pmtu_disc == 0);
     may_be && packet.is_longer_than(packet.room.way.mtu().saturating_sub(overhead))
+}
+
+/// Whether a client's packet goes into a tunnel that nobody but the plane can
+/// complete.
+#[inline(always)]
+pub(crate) fn must_complete_request<B: Buffer>(
+    packet: &Packet<'_, B>,
+    conn: &Conn,
+    dest: &Dest,
+) -> bool {
+    ForwardingMethod::from_flags(conn.flags.get()) == ForwardingMethod::Tunnel
+        && tunnel::must_be_completed(packet, dest)
 }
 
 /// Whether a translated reply leaves in pieces.

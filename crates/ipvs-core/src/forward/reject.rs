@@ -14,7 +14,7 @@ use crate::dest::{DestId, ForwardingMethod};
 use crate::director::Packet;
 use crate::hop::WayKind;
 use crate::tables::Tables;
-use crate::verdict::{Outcome, Reason};
+use crate::verdict::{Outcome, Reason, Stage};
 
 /// Longest IPv4 error, in octets (RFC 1812, section 4.3.2.3).
 const LONGEST_V4: u32 = 576;
@@ -36,9 +36,9 @@ const TOS_SET: u8 = 0xc0;
 /// Aligned, and laid out in groups of eight octets, because the compiler writes
 /// neighbours at once, which the verifier takes on the stack at multiples of
 /// eight only.
-#[derive(Clone, Copy)]
+#[derive(Clone, Copy, Debug)]
 #[repr(C, align(8))]
-struct Report {
+pub(crate) struct Report {
     source: Addr,
     error: IcmpError,
     sent: Reason,
@@ -46,6 +46,19 @@ struct Report {
     /// Whose outgoing packets it is counted among, if anybody's.
     dest: DestId,
     ttl: u8,
+}
+
+impl Default for Report {
+    fn default() -> Self {
+        Self {
+            source: Addr::UNSPECIFIED,
+            error: IcmpError::V4_PORT_UNREACHABLE,
+            sent: Reason::SentUnreachable,
+            unsent: Reason::NoDestination,
+            dest: NONE,
+            ttl: TTL,
+        }
+    }
 }
 
 /// No destination: port unreachable, for TCP too.
@@ -203,12 +216,21 @@ fn is_own<B, T: Tables>(packet: &mut Packet<'_, B>, tables: &T) -> bool {
     tables.is_local(&room.query, &mut room.way)
 }
 
-#[inline(never)]
+#[inline(always)]
 fn answer<B: Buffer, T: Tables>(
     packet: &mut Packet<'_, B>,
     tables: &T,
     report: &Report,
 ) -> Outcome {
+    packet.room.report = *report;
+    if T::STAGES_APART { Outcome::go_on(Stage::Refusal) } else { refuse(packet, tables) }
+}
+
+/// Makes the error in the room out of the packet, and sends it.
+#[inline(never)]
+pub(crate) fn refuse<B: Buffer, T: Tables>(packet: &mut Packet<'_, B>, tables: &T) -> Outcome {
+    let report = packet.room.report;
+    let report = &report;
     let h = packet.headers;
     packet.room.query.family = Family::from_tag(h.version);
     packet.room.query.destination = Addr::from_words(h.source);

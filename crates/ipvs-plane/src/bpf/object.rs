@@ -72,6 +72,7 @@ const fn programs_of(stage: Stage) -> [&'static str; 2] {
         Stage::Icmp => ["ipvs_tc_icmp", "ipvs_xdp_icmp"],
         Stage::Admission => ["ipvs_tc_admission", "ipvs_xdp_admission"],
         Stage::Forwarding => ["ipvs_tc_forwarding", "ipvs_xdp_forwarding"],
+        Stage::Refusal => ["ipvs_tc_refusal", "ipvs_xdp_refusal"],
     }
 }
 /// The program that runs errands.

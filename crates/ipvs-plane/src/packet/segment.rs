@@ -7,6 +7,7 @@
 
 use ipvs_wire::checksum::{Sum, udp_wire};
 use ipvs_wire::transport::{protocol, tcp, udp};
+use ipvs_wire::tunnel::Carrier;
 use ipvs_wire::{Buffer, ethernet, ipv4, ipv6};
 
 use super::pool::Pool;
@@ -18,8 +19,6 @@ const MAX_EXTENSIONS: u32 = 8;
 const SEQUENCE: u32 = 4;
 const DATA_OFFSET: u32 = 12;
 const FLAGS: u32 = 13;
-/// Place of UDP's length.
-const UDP_LEN: u32 = 4;
 /// TCP flags that only the last segment has, …
 const LAST_ONLY: u8 = 0x01 | 0x08;
 /// … and that only the first one has.
@@ -32,6 +31,9 @@ struct Layout {
     outer: u32,
     /// The header of the packet inside.
     inner: u32,
+    /// What carries that packet, and where its headers stand.
+    carrier: Carrier,
+    carrier_at: u32,
     /// Its transport header …
     l4: u32,
     /// … and what follows that.
@@ -64,7 +66,7 @@ pub(crate) fn finish(
     let payload_len = layout.end - layout.payload;
     if segment_len == 0 || payload_len <= segment_len {
         let mut frame = frame;
-        fill(&mut frame, &layout)?;
+        complete(&mut frame, &layout)?;
         frame.checksum_pending = false;
         frame.segment_len = 0;
         each(frame);
@@ -81,7 +83,7 @@ pub(crate) fn finish(
             segment.refill(&[headers, payload]);
             let own = Layout { end: layout.payload + (to - at), ..layout };
             number_segment(&mut segment, &own, number, at - layout.payload, to == layout.end)?;
-            fill(&mut segment, &own)?;
+            complete(&mut segment, &own)?;
             each(segment);
             at = to;
             number = number.wrapping_add(1);
@@ -97,6 +99,8 @@ impl Layout {
     fn of(frame: &Frame) -> Option<Self> {
         let outer = ethernet::parse(frame)?.payload;
         let inner = outer + frame.outer_len();
+        let carrier = frame.carrier();
+        let carrier_at = inner.checked_sub(carrier.header_len())?;
         let [first]: [u8; 1] = frame.load(inner)?;
         let (next, l4, total_len) = if first >> 4 == 6 {
             let [high, low]: [u8; 2] = frame.load(inner + 4)?;
@@ -123,6 +127,8 @@ impl Layout {
         (payload <= end && end <= frame.len()).then_some(Self {
             outer,
             inner,
+            carrier,
+            carrier_at,
             l4,
             payload,
             end,
@@ -160,6 +166,7 @@ fn number_segment(
     last: bool,
 ) -> Option<()> {
     set_length(segment, layout.outer, layout.end, number)?;
+    layout.carrier.set_length(segment, layout.carrier_at, layout.end)?;
     set_length(segment, layout.inner, layout.end, number)?;
     if layout.tcp {
         let sequence = u32::from_be_bytes(segment.load(layout.l4 + SEQUENCE)?);
@@ -174,7 +181,7 @@ fn number_segment(
         segment.store(layout.l4 + FLAGS, [flags])
     } else {
         let len = u16::try_from(layout.end - layout.l4).ok()?;
-        segment.store(layout.l4 + UDP_LEN, len.to_be_bytes())
+        segment.store(layout.l4 + udp::LEN, len.to_be_bytes())
     }
 }
 
@@ -192,6 +199,12 @@ fn set_length(segment: &mut Frame, l3: u32, end: u32, number: u16) -> Option<()>
     segment.store(l3 + 10, [0; 2])?;
     let sum = Sum::ZERO.add16(segment.sum(l3, u32::from(first & 0x0f) * 4)?);
     segment.store(l3 + 10, sum.checksum().to_ne_bytes())
+}
+
+/// Fills in the checksums: the packet's, and then the one that covers it.
+fn complete(frame: &mut Frame, layout: &Layout) -> Option<()> {
+    fill(frame, layout)?;
+    layout.carrier.fill_checksum(frame, layout.outer, layout.carrier_at, layout.end)
 }
 
 /// Fills the transport checksum in.

@@ -1,18 +1,12 @@
 //! Tells frames whose transport checksum is still to be filled in, where
 //! nothing says so but the octets.
 
-use ipvs_wire::checksum::Sum;
-use ipvs_wire::{Buffer as _, Fragment, Headers};
+use ipvs_wire::{Fragment, Headers};
 
 use super::virtio::leave_checksum;
 use crate::frame::Frame;
 
-/// Marks the frame if its checksum is unfilled: the field then holds the sum
-/// of the pseudo header, and the packet would be wrong with it. The checksum
-/// of a train always is.
-///
-/// A packet whose right checksum happens to be that sum is told from one with
-/// an unfilled checksum by being right.
+/// Marks the frame if its checksum is unfilled. The checksum of a train always is.
 pub(crate) fn mark(frame: &mut Frame) {
     if frame.segment_len != 0 {
         if leave_checksum(frame).is_none() {
@@ -24,22 +18,13 @@ pub(crate) fn mark(frame: &mut Frame) {
 }
 
 fn is_unfilled(frame: &Frame) -> Option<bool> {
-    let h = Headers::parse(frame).ok()?;
-    if h.fragment != Fragment::No {
-        return None;
-    }
-    let field = u16::from_ne_bytes(frame.load(h.checksum_at()?)?);
-    let pseudo = Sum::ZERO
-        .addr(h.source)
-        .addr(h.destination)
-        .add16(u16::from_ne_bytes([0, h.protocol]))
-        .add32(h.transport_len().to_be());
-    let right = pseudo.add16(frame.sum(h.l4, h.transport_len())?).checksum() == 0;
-    Some(field == pseudo.fold() && !right)
+    let headers = Headers::parse(frame).ok()?;
+    if headers.fragment == Fragment::No { headers.is_unfilled(frame) } else { None }
 }
 
 #[cfg(test)]
 mod tests {
+    use ipvs_wire::Buffer as _;
     use proptest::prelude::*;
 
     use super::*;

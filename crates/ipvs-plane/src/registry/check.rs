@@ -6,9 +6,6 @@ use ipvs_core::dest::{DestKey, DestSpec, ForwardingMethod};
 use ipvs_core::engine;
 use ipvs_core::service::{SchedulerKind, ServiceKey, ServiceSpec};
 
-/// Tunnel type gue in [`DestSpec::tunnel_type`].
-const GUE: u8 = 1;
-
 /// Checks a service's configuration and finds its scheduler.
 pub(super) fn service(key: &ServiceKey, spec: &ServiceSpec) -> Result<SchedulerKind, CommandError> {
     let kind = SchedulerKind::by_name(&spec.scheduler).ok_or(CommandError::UnknownScheduler)?;
@@ -32,7 +29,7 @@ pub(super) fn dest(
     if spec.weight < 0 || spec.lower > spec.upper {
         return Err(CommandError::OutOfRange);
     }
-    if spec.tunnel_type == GUE && spec.tunnel_port == 0 {
+    if spec.tunnel_type == DestSpec::GUE && spec.tunnel_port == 0 {
         return Err(CommandError::Invalid);
     }
     Ok(())

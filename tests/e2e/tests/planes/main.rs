@@ -14,6 +14,7 @@ mod ftp;
 mod malformed;
 mod start;
 mod streams;
+mod tunnels;
 mod web;
 
 use std::ffi::OsString;
@@ -35,6 +36,7 @@ const TESTS: &[Test] = &[
     ("curl_gets_pages_from_all_servers_in_turn", web::NEEDS_CURL, &ALL_PLANES, web::pages),
     ("wrk_finds_no_error", web::NEEDS_WRK, &ALL_PLANES, web::load),
     ("large_bodies_arrive_whole_in_both_directions", web::NEEDS_CURL, &ALL_PLANES, web::bodies),
+    ("bodies_arrive_through_every_tunnel", web::NEEDS_CURL, &ALL_PLANES, tunnels::bodies),
     ("files_are_had_by_ftp_in_every_way", ftp::NEEDS, &ALL_PLANES, ftp::transfers),
     ("iperf3_streams_in_both_directions", streams::NEEDS, &ALL_PLANES, streams::tcp),
     ("iperf3_sends_datagrams", streams::NEEDS, &ALL_PLANES, streams::udp),

@@ -8,43 +8,85 @@ use proptest::prelude::*;
 use super::*;
 use crate::packet::testing::{CLIENT4, CLIENT6, Kind, VIP4, VIP6, checked, packet, words};
 
+const CARRIERS: [Carrier; 5] = [
+    Carrier::Bare,
+    Carrier::Gue { summed: false },
+    Carrier::Gue { summed: true },
+    Carrier::Gre { summed: false },
+    Carrier::Gre { summed: true },
+];
+
+/// A way into a tunnel: the packet's kind, the outer family, what carries it.
+type Way = (Kind, bool, Carrier);
+
 /// The packet, tunnelled as the core does it.
-fn tunnelled(kind: Kind, payload: &[u8], outer_v6: bool) -> Frame {
+fn tunnelled((kind, outer_v6, carrier): Way, payload: &[u8]) -> Frame {
     let mut frame = Frame::default();
     frame.refill(&[&packet(kind, payload)]);
-    let inner_len = u16::try_from(frame.len() - 14).unwrap();
+    let packet_len = frame.len() - 14;
+    let inner_len = u16::try_from(packet_len + carrier.header_len()).unwrap();
+    let next = carrier.protocol(kind.is_v6());
     if outer_v6 {
-        frame.insert(14, 40, Outer::TunnelV6).unwrap();
+        frame.insert(14, 40 + carrier.header_len(), Outer::TunnelV6(carrier)).unwrap();
         let (source, destination) = (words(&CLIENT6), words(&VIP6));
-        let next = if kind.is_v6() { 41 } else { 4 };
         Ipv6Fields { class: 0, payload_len: inner_len, next, hop_limit: 63, source, destination }
             .store(&mut frame, 14)
             .unwrap();
         ethernet::set_ethertype(&mut frame, 14, ethernet::IPV6).unwrap();
     } else {
-        frame.insert(14, 20, Outer::TunnelV4).unwrap();
+        frame.insert(14, 20 + carrier.header_len(), Outer::TunnelV4(carrier)).unwrap();
         let fields = Ipv4Fields {
             tos: 0,
             total_len: inner_len + 20,
             id: 7,
             flags: 0,
             ttl: 63,
-            protocol: if kind.is_v6() { 41 } else { 4 },
+            protocol: next,
             source: words(&CLIENT4)[0],
             destination: words(&VIP4)[0],
         };
         frame.store(14, fields.octets()).unwrap();
         ethernet::set_ethertype(&mut frame, 14, ethernet::IPV4).unwrap();
     }
+    let at = if outer_v6 { 54 } else { 34 };
+    carrier.store(&mut frame, at, kind.is_v6(), packet_len, [40000, 6080]).unwrap();
+    carrier.fill_checksum(&mut frame, 14, at, at + carrier.header_len() + packet_len).unwrap();
     frame
 }
 
-/// What the real server gets: the packet inside, in an Ethernet frame.
+/// What the real server gets: the packet inside, in an Ethernet frame. Reads the outer headers
+/// as their standards have them.
 fn unpacked(frame: &Frame) -> Frame {
-    let outer_len = if frame.octets()[14] >> 4 == 6 { 40 } else { 20 };
-    let ethertype: &[u8] =
-        if frame.octets()[14 + outer_len] >> 4 == 6 { &[0x86, 0xdd] } else { &[8, 0] };
-    Frame::new([&[0; 12], ethertype, &frame.octets()[14 + outer_len..]].concat())
+    let octets = frame.octets();
+    let outer_v6 = octets[14] >> 4 == 6;
+    let (mut at, protocol) = if outer_v6 { (54, octets[20]) } else { (34, octets[23]) };
+    match protocol {
+        17 => {
+            let datagram = &octets[at..];
+            assert_eq!(usize::from(u16::from_be_bytes([datagram[4], datagram[5]])), datagram.len());
+            if datagram[6..8] != [0, 0] {
+                let addresses = if outer_v6 { &octets[22..54] } else { &octets[26..34] };
+                let sum = Sum::ZERO
+                    .octets(addresses)
+                    .add16(17_u16.to_be())
+                    .add32(u32::try_from(datagram.len()).unwrap().to_be())
+                    .octets(datagram);
+                assert_eq!(sum.checksum(), 0, "checksum of UDP");
+            }
+            assert_eq!(datagram[8], 0, "GUE without options");
+            at += 12;
+        }
+        47 => {
+            let summed = octets[at] == 0x80;
+            if summed {
+                assert_eq!(Sum::ZERO.octets(&octets[at..]).checksum(), 0, "checksum of GRE");
+            }
+            at += if summed { 8 } else { 4 };
+        }
+        other => assert!(matches!(other, 4 | 41)),
+    }
+    let ethertype: &[u8] = if octets[at] >> 4 == 6 { &[0x86, 0xdd] } else { &[8, 0] };
+    Frame::new([&[0; 12], ethertype, &octets[at..]].concat())
 }
 
 /// The outer header is whole and says the right length.
@@ -66,18 +108,20 @@ fn cut(frame: Frame) -> Vec<Frame> {
     segments
 }
 
-fn kinds() -> impl Strategy<Value = (Kind, bool)> {
-    (prop::sample::select(Kind::ALL.to_vec()), any::<bool>())
+fn ways() -> impl Strategy<Value = Way> {
+    let kinds = prop::sample::select(Kind::ALL.to_vec());
+    (kinds, any::<bool>(), prop::sample::select(CARRIERS.to_vec()))
 }
 
 proptest! {
     #[test]
     fn a_cut_train_is_the_same_stream_in_valid_segments(
-        (kind, outer_v6) in kinds(),
+        way in ways(),
         payload in prop::collection::vec(any::<u8>(), 1..20_000),
         segment_len in 1_u32..3_000,
     ) {
-        let mut train = tunnelled(kind, &payload, outer_v6);
+        let kind = way.0;
+        let mut train = tunnelled(way, &payload);
         train.segment_len = segment_len;
         train.checksum_pending = true;
         let segments = cut(train);
@@ -115,10 +159,10 @@ proptest! {
 
     #[test]
     fn an_unfilled_checksum_is_filled_in_and_nothing_else_changes(
-        (kind, outer_v6) in kinds(),
+        way in ways(),
         payload in prop::collection::vec(any::<u8>(), 0..3_000),
     ) {
-        let whole = tunnelled(kind, &payload, outer_v6);
+        let whole = tunnelled(way, &payload);
         let mut unfilled = whole.clone();
         let at = Layout::of(&unfilled).unwrap();
         let place = at.l4 + if at.tcp { tcp::CHECKSUM } else { udp::CHECKSUM };
@@ -128,8 +172,11 @@ proptest! {
     }
 
     #[test]
-    fn no_packet_can_harm(octets in prop::collection::vec(any::<u8>(), 0..200), segment_len in 0_u32..100) {
-        for outer in [Outer::TunnelV4, Outer::TunnelV6] {
+    fn no_packet_can_harm(
+        octets in prop::collection::vec(any::<u8>(), 0..200),
+        segment_len in 0_u32..100,
+    ) {
+        for outer in CARRIERS.into_iter().flat_map(|it| [Outer::TunnelV4(it), Outer::TunnelV6(it)]) {
             let mut frame = Frame::new(octets.clone());
             if frame.insert(14, 20, outer).is_some() {
                 frame.segment_len = segment_len;
@@ -142,7 +189,7 @@ proptest! {
 #[test]
 fn segments_of_tcp_fit_with_the_tunnels_header() {
     let kind = *Kind::ALL.iter().find(|kind| kind.is_tcp()).unwrap();
-    let mut train = tunnelled(kind, &[7; 4000], false);
+    let mut train = tunnelled((kind, false, Carrier::Gue { summed: true }), &[7; 4000]);
     train.segment_len = 1460;
     let mut segments = Vec::new();
     finish(train, 1500, &mut Pool::default(), |segment| segments.push(segment)).unwrap();
