@@ -7,12 +7,13 @@ use crate::conn::{Conn, ConnFlags, ConnId, Found, NONE};
 use crate::dest::{Dest, DestId, ForwardingMethod};
 use crate::director::{self, Packet};
 use crate::helper::{self, expect};
+use crate::hop::WayKind;
 use crate::sched::Flow;
 use crate::service::{Service, ServiceFlags, ServiceKey};
 use crate::tables::{Linked, Tables};
 use crate::time::Millis;
 use crate::verdict::Reason;
-use crate::{defence, engine, expiry, mark, near, persistence, proto, sched};
+use crate::{defence, engine, expiry, forward, mark, near, persistence, proto, sched};
 
 /// How long a new connection lives before its first transition.
 const NEWBORN: Millis = Millis(3_000);
@@ -44,6 +45,10 @@ pub(crate) fn admit<B: Buffer, T: Tables>(
     };
     if !packet.headers.has_transport {
         return Err(Reason::ShortTransport);
+    }
+    // The host sends on what is not for itself, whatever service has that address.
+    if !service.key.is_fwmark() && !forward::is_for_host(packet.room, tables, packet.tuple) {
+        return Err(Reason::NotLocal);
     }
     // A frame to a group address reached us with others: no connection for it.
     if ethernet::destination(packet.buf).is_none_or(|[first, ..]| first & 1 != 0) {
@@ -102,6 +107,29 @@ pub(crate) fn admit<B: Buffer, T: Tables>(
         NONE => Err(Reason::TableFull),
         id => Ok(id),
     }
+}
+
+/// Makes a connection past all destinations for a packet whose service has none
+/// (`cache_bypass`): one of a firewall mark, to an address that is reached by way
+/// of this host. [`NONE`] if it is not so, or the table is full.
+#[inline(always)]
+pub(crate) fn bypass<B: Buffer, T: Tables>(packet: &mut Packet<'_, B>, tables: &T) -> ConnId {
+    if tables.settings().cache_bypass == 0 || !packet.room.service.is_fwmark() {
+        return NONE;
+    }
+    let Some(service) = tables.service(&packet.room.service) else { return NONE };
+    forward::find_way_past(packet.room, tables, packet.tuple);
+    if !matches!(packet.room.way.kind, WayKind::Known | WayKind::Unresolved) {
+        return NONE;
+    }
+    packet.room.client = *packet.tuple;
+    packet.room.template = NONE;
+    packet.room.replaces = false;
+    let id = connect(packet, tables, service, NONE, Dest::NOBODY);
+    if let Some(conn) = tables.conn(id) {
+        conn.dest_port.set(0);
+    }
+    id
 }
 
 /// The service a packet is for: by its mark, else by address and port, else that

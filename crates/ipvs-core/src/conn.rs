@@ -6,7 +6,7 @@ use ipvs_wire::Headers;
 use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout};
 
 use crate::addr::{Addr, Family};
-use crate::dest::{Dest, DestId};
+use crate::dest::{Dest, DestId, ForwardingMethod};
 use crate::hop::CachedHop;
 use crate::time::{Instant, Millis};
 
@@ -216,6 +216,12 @@ impl Conn {
     #[inline(always)]
     pub fn dest_addr(&self, dest: &Dest) -> Addr {
         if self.has(ConnFlags::ELSEWHERE) { self.elsewhere() } else { dest.key.addr }
+    }
+
+    /// Whether packets go on by the normal route, past all destinations.
+    #[inline(always)]
+    pub fn is_bypass(&self) -> bool {
+        ForwardingMethod::from_flags(self.flags.get()) == ForwardingMethod::Bypass
     }
 
     /// The address of a connection [elsewhere](ConnFlags::ELSEWHERE).

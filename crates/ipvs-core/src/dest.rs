@@ -168,6 +168,25 @@ impl Dest {
     /// On its service's list.
     pub const AVAILABLE: u32 = 1;
 
+    /// What stands for the destination of a connection that has none: its packets
+    /// go on by the normal route.
+    pub(crate) const NOBODY: &Self = &Self {
+        key: DestKey::new(Family::V4, Addr::UNSPECIFIED, 0),
+        spec: DestSpec {
+            weight: 0,
+            upper: 0,
+            lower: 0,
+            tunnel_port: 0,
+            tunnel_flags: 0,
+            tunnel_type: DestSpec::IPIP,
+            method: ForwardingMethod::Bypass as u8,
+            reserved: [0; 2],
+        },
+        service: 0,
+        flags: 0,
+        tunnel_source: Addr::UNSPECIFIED,
+    };
+
     /// Whether it is on its service's list.
     #[inline(always)]
     pub const fn is_available(&self) -> bool {

@@ -273,7 +273,10 @@ fn decide<B: Buffer, T: Tables>(
 fn start<B: Buffer, T: Tables>(packet: &mut Packet<'_, B>, tables: &T) -> Outcome {
     let found = match admit::admit(packet, tables) {
         Ok(id) => Found { id, reply: false },
-        Err(Reason::NoDestination) => return reject::no_destination(packet, tables),
+        Err(Reason::NoDestination) => match admit::bypass(packet, tables) {
+            NONE => return reject::no_destination(packet, tables),
+            id => Found { id, reply: false },
+        },
         Err(Reason::NoService) if tables.settings().callers != 0 => {
             // A destination may have sent it by itself: a reply of the
             // connection that is made for it.
@@ -341,18 +344,20 @@ fn standing<B, T: Tables>(
     id: ConnId,
     conn: &Conn,
 ) -> Standing {
-    let Some(dest) = tables.dest(conn.dest.get()) else { return Standing::Gone };
+    let dest = tables.dest(conn.dest.get());
+    // What goes past all destinations has none that could be gone.
+    let stands = dest.is_some_and(Dest::is_available) || (dest.is_none() && conn.is_bypass());
     let settings = tables.settings();
     let makes_room = if proto::is_opening(packet.headers) && is_reusable(conn, dest, settings) {
         true
-    } else if dest.is_available() {
+    } else if stands {
         return Standing::Goes;
     } else {
         settings.expire_nodest_conn != 0
     };
     if makes_room && expiry::expire(tables, &mut packet.room.key, id, conn, packet.now) {
         Standing::Over
-    } else if dest.is_available() {
+    } else if stands {
         Standing::Goes
     } else {
         Standing::Gone
@@ -361,8 +366,8 @@ fn standing<B, T: Tables>(
 
 /// Whether an opening packet may take the place of the connection.
 #[inline(always)]
-fn is_reusable(conn: &Conn, dest: &Dest, settings: &Settings) -> bool {
-    if settings.expire_nodest_conn != 0 && dest.spec.weight == 0 {
+fn is_reusable(conn: &Conn, dest: Option<&Dest>, settings: &Settings) -> bool {
+    if settings.expire_nodest_conn != 0 && dest.is_some_and(|dest| dest.spec.weight == 0) {
         return true;
     }
     settings.conn_reuse_mode != 0
@@ -382,8 +387,14 @@ fn request<B: Buffer, T: Tables>(
         return Outcome::defer(Reason::DeferredHelped);
     }
     let dest_id = conn.dest.get();
-    let Some(dest) = tables.dest(dest_id) else { return Outcome::drop(Reason::DestGone) };
-    if conn.has(ConnFlags::ELSEWHERE) {
+    let dest = match tables.dest(dest_id) {
+        Some(dest) => dest,
+        None if conn.is_bypass() => Dest::NOBODY,
+        None => return Outcome::drop(Reason::DestGone),
+    };
+    if conn.is_bypass() {
+        forward::find_way_past(packet.room, tables, packet.tuple);
+    } else if conn.has(ConnFlags::ELSEWHERE) {
         forward::find_way_elsewhere(packet.room, tables, conn);
     } else {
         let epoch = hop::epoch(packet.now, tables.settings().route_generation);

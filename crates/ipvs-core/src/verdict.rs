@@ -167,6 +167,8 @@ reasons! {
     OtherHost = "other_host",
     /// Passed: of no connection, and not one that starts a connection.
     NotStarting = "not_starting",
+    /// Passed: to an address of a service that the host does not have.
+    NotLocal = "not_local",
     /// Passed: the destination is the host itself.
     Local = "local",
     /// Passed: translated, longer than the path and allowed to be cut, which

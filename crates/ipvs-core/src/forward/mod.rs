@@ -8,7 +8,7 @@ pub(crate) mod tunnel;
 use ipvs_wire::{Buffer, Headers, ethernet, ipv4, ipv6};
 
 use crate::addr::Addr;
-use crate::conn::{Conn, ConnId};
+use crate::conn::{Conn, ConnId, Tuple};
 use crate::dest::{Dest, DestId, ForwardingMethod};
 use crate::director::{Packet, Room};
 use crate::hop::{CachedHop, WayKind};
@@ -48,6 +48,25 @@ pub(crate) fn find_way_elsewhere<T: Tables>(room: &mut Room, tables: &T, conn: &
     true
 }
 
+/// Finds the way to where the packet with this key was sent, past all destinations.
+#[inline(never)]
+pub(crate) fn find_way_past<T: Tables>(room: &mut Room, tables: &T, tuple: &Tuple) -> bool {
+    room.query.family = tuple.family();
+    room.query.destination = tuple.destination;
+    room.query.source = Addr::UNSPECIFIED;
+    tables.route(&room.query, &mut room.way);
+    true
+}
+
+/// Whether the packet with this key was sent to an address of the host.
+#[inline(never)]
+pub(crate) fn is_for_host<T: Tables>(room: &mut Room, tables: &T, tuple: &Tuple) -> bool {
+    room.query.family = tuple.family();
+    room.query.destination = tuple.destination;
+    room.query.source = Addr::UNSPECIFIED;
+    tables.is_local(&room.query, &mut room.way)
+}
+
 /// Finds the way back to the client of `conn`; it is remembered in the
 /// connection.
 #[inline(always)]
@@ -83,6 +102,9 @@ pub(crate) fn to_dest<B: Buffer, T: Tables>(
 ) -> Outcome {
     let method = ForwardingMethod::from_flags(conn.flags.get());
     let h = packet.headers;
+    if method == ForwardingMethod::Local {
+        return Outcome::pass(Reason::Local);
+    }
     match packet.room.way.kind {
         WayKind::None => return reject::no_route(packet, tables, conn),
         WayKind::Host => return to_host(packet, tables, id, conn, dest, method),
@@ -124,8 +146,9 @@ pub(crate) fn to_dest<B: Buffer, T: Tables>(
         ForwardingMethod::Tunnel => {
             tunnel::encapsulate(packet, tables, dest).ok_or(Reason::Unwritable)
         }
-        ForwardingMethod::DirectRoute => Ok(()),
-        ForwardingMethod::Local | ForwardingMethod::Bypass => Err(Reason::Unwritable),
+        ForwardingMethod::DirectRoute | ForwardingMethod::Bypass | ForwardingMethod::Local => {
+            Ok(())
+        }
     };
     match written {
         Ok(()) => leave(packet),
@@ -175,7 +198,7 @@ pub(crate) fn must_cut_request<B: Buffer, T: Tables>(
     dest: &Dest,
 ) -> bool {
     let overhead = match ForwardingMethod::from_flags(conn.flags.get()) {
-        ForwardingMethod::DirectRoute => 0,
+        ForwardingMethod::DirectRoute | ForwardingMethod::Bypass => 0,
         ForwardingMethod::Tunnel => tunnel::overhead(dest),
         _ => return false,
     };
@@ -236,6 +259,8 @@ fn to_host<B: Buffer, T: Tables>(
 ) -> Outcome {
     let written = match method {
         ForwardingMethod::Masquerade => masquerade::request(packet, tables, id, conn, dest),
+        // It leads past the director's own sockets, or nowhere.
+        ForwardingMethod::Bypass => Err(Reason::NoRoute),
         _ => Ok(()),
     };
     match written {

@@ -200,20 +200,13 @@ fn send<B: Buffer, T: Tables>(
     [sent, unsent]: [Reason; 2],
 ) -> Outcome {
     let source = Addr::from_words(packet.headers.destination);
-    if marked && packet.headers.version == 4 && !is_own(packet, tables) {
+    if marked
+        && packet.headers.version == 4
+        && !super::is_for_host(packet.room, tables, packet.tuple)
+    {
         return Outcome::drop(unsent);
     }
     answer(packet, tables, &Report { error, source, ttl: TTL, sent, unsent, dest })
-}
-
-/// Whether the host has the address that the packet was sent to.
-#[inline(never)]
-fn is_own<B, T: Tables>(packet: &mut Packet<'_, B>, tables: &T) -> bool {
-    let room = &mut *packet.room;
-    room.query.family = Family::from_tag(packet.headers.version);
-    room.query.destination = Addr::from_words(packet.headers.destination);
-    room.query.source = Addr::UNSPECIFIED;
-    tables.is_local(&room.query, &mut room.way)
 }
 
 #[inline(always)]
