@@ -7,6 +7,7 @@ use aya_ebpf::bindings::__sk_buff;
 use aya_ebpf::helpers::generated as helpers;
 use ipvs_core::addr::{Addr, Family};
 use ipvs_core::director::{self, Arrival, Scratch};
+use ipvs_core::hop::HOST_DOOR;
 use ipvs_core::tables::Tables as _;
 use ipvs_core::verdict::{Reason, Stage, Verdict};
 use ipvs_wire::checksum::Delta;
@@ -45,6 +46,8 @@ const ENCAP_IPV6: u64 = 1 << 2;
 const ENCAP_GRE: u64 = 1 << 3;
 /// `BPF_F_ADJ_ROOM_ENCAP_L4_UDP`
 const ENCAP_UDP: u64 = 1 << 4;
+/// `BPF_F_INGRESS`: the packet comes in by the interface, instead of leaving by it.
+const REDIRECT_INGRESS: u64 = 1;
 const AF_INET: u32 = 2;
 const AF_INET6: u32 = 10;
 
@@ -287,6 +290,32 @@ extern "C" fn ipvs_tc(ctx: *mut SkBuff) -> i32 {
     act(ctx, &maps, scratch, verdict)
 }
 
+/// On the way out of an interface: a packet that the host itself has made may be a reply of
+/// a destination on the host.
+#[unsafe(no_mangle)]
+#[unsafe(link_section = "classifier")]
+extern "C" fn ipvs_egress(ctx: *mut SkBuff) -> i32 {
+    // SAFETY: the context is this program's.
+    let (came_by, ifindex) = unsafe { ((*ctx).ingress_ifindex, (*ctx).ifindex) };
+    // What came in by an interface has been seen there.
+    if came_by != 0 {
+        return TC_ACT_UNSPEC;
+    }
+    let Some(settings) = tables::settings() else { return TC_ACT_UNSPEC };
+    let mut frame = SkbFrame { ctx };
+    frame.pull(HEADERS_LEN);
+    let maps = Maps::<true> { ctx: ctx.cast(), ifindex, settings };
+    let Some(scratch) = maps::scratch() else { return TC_ACT_UNSPEC };
+    let now = kernel::now(settings);
+    match director::handle_own(&mut frame, &maps, scratch, ifindex, now) {
+        Verdict::Drop(_) => TC_ACT_SHOT,
+        _ => {
+            frame.give_mark(scratch.mark());
+            TC_ACT_UNSPEC
+        }
+    }
+}
+
 /// Goes on with an ICMP packet that [`ipvs_tc`] has read.
 #[unsafe(no_mangle)]
 #[unsafe(link_section = "classifier")]
@@ -339,6 +368,14 @@ fn act(ctx: *mut SkBuff, maps: &Maps<true>, scratch: &Scratch, verdict: Verdict)
             TC_ACT_UNSPEC
         }
         Verdict::Drop(_) => TC_ACT_SHOT,
+        Verdict::Deliver => {
+            let mut frame = SkbFrame { ctx };
+            if ethernet::set_addresses(&mut frame, HOST_DOOR, HOST_DOOR).is_none() {
+                return TC_ACT_SHOT;
+            }
+            // SAFETY: the helper has no precondition.
+            unsafe { helpers::bpf_redirect(maps.settings.door, REDIRECT_INGRESS) as i32 }
+        }
         Verdict::Defer(reason) => {
             maps.count(if slow::hand_over(ctx) { reason } else { Reason::DeferredLost });
             TC_ACT_SHOT

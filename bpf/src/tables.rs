@@ -10,7 +10,7 @@ use ipvs_core::conn::{Conn, ConnId, Found, NONE, Tuple};
 use ipvs_core::defence::Defence;
 use ipvs_core::dest::{Dest, DestId, Load};
 use ipvs_core::engine::{Caller, CallerKey, Data};
-use ipvs_core::hop::{CachedHop, RouteQuery, Way};
+use ipvs_core::hop::{CachedHop, RouteQuery, Way, WayKind};
 use ipvs_core::mark::MarkRule;
 use ipvs_core::near::Bucket;
 use ipvs_core::sched::cache::{Cache, CacheKey, Cached};
@@ -144,6 +144,14 @@ impl<const RESOLVES: bool> Tables for Maps<RESOLVES> {
     #[inline(always)]
     fn route(&self, query: &RouteQuery, way: &mut Way) {
         fib::route(self.ctx, self.ifindex, query, way);
+    }
+
+    #[inline(always)]
+    fn is_local(&self, query: &RouteQuery, way: &mut Way) -> bool {
+        self.route(query, way);
+        // What is led to the host's door is balanced behind the host's firewall.
+        way.kind == WayKind::Host
+            || (way.hop.ifindex == self.settings.door && way.kind != WayKind::None)
     }
 
     #[inline(always)]

@@ -188,7 +188,9 @@ fn act(ctx: *mut xdp_md, ifindex: u32, verdict: Verdict) -> u32 {
             xdp_action::XDP_PASS
         }
         // The TC program behind it can do what this one cannot.
-        Verdict::Pass(_) | Verdict::Resolve { .. } | Verdict::Defer(_) => xdp_action::XDP_PASS,
+        Verdict::Pass(_) | Verdict::Resolve { .. } | Verdict::Defer(_) | Verdict::Deliver => {
+            xdp_action::XDP_PASS
+        }
         Verdict::Drop(_) => xdp_action::XDP_DROP,
         Verdict::Send { ifindex: out, .. } if out == ifindex => xdp_action::XDP_TX,
         // SAFETY: the helper has no precondition.

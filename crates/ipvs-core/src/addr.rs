@@ -49,6 +49,9 @@ impl Addr {
     /// The address `0.0.0.0` and `::`.
     pub const UNSPECIFIED: Self = Self { words: [0; 4] };
 
+    /// `::1`, by which an IPv6 host speaks to itself.
+    pub const LOOPBACK_V6: Self = Self { words: [0, 0, 0, 1_u32.to_be()] };
+
     /// An IPv4 address from its octets.
     #[inline(always)]
     pub const fn v4(octets: [u8; 4]) -> Self {

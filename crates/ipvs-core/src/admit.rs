@@ -173,7 +173,7 @@ fn service_of<'t, B: Buffer, T: Tables>(
 /// A reply of a connection whose replies are not translated may pass the
 /// director, which then counts it and follows the state.
 #[inline(always)]
-fn direct_reply<B: Buffer, T: Tables>(packet: &mut Packet<'_, B>, tables: &T) -> Reason {
+pub(crate) fn direct_reply<B: Buffer, T: Tables>(packet: &mut Packet<'_, B>, tables: &T) -> Reason {
     packet.room.key = packet.tuple.reversed();
     let Some(Found { id, reply: false }) = tables.find(&packet.room.key) else {
         return Reason::NoService;

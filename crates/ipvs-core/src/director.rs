@@ -4,7 +4,6 @@
 //! Headers, connection, state, forwarding; on a miss service, scheduler and a
 //! new connection in between.
 
-use ipvs_wire::transport::protocol;
 use ipvs_wire::{Buffer, Fragment, Headers, ParseError, ethernet};
 
 use crate::addr::{Addr, AddrKey, Family};
@@ -18,7 +17,7 @@ use crate::forward;
 use crate::forward::reject::{self, Report};
 use crate::fragments;
 use crate::helper;
-use crate::hop::{self, RouteQuery, Way, WayKind};
+use crate::hop::{self, RouteQuery, Way};
 use crate::icmp;
 use crate::near;
 use crate::proto::{self, Direction};
@@ -159,6 +158,51 @@ pub fn handle<B: Buffer, T: Tables>(
     concluded(tables, scratch, outcome)
 }
 
+/// Takes a packet that the host itself sends, by the interface `ifindex`, through the
+/// director: a destination on the host may have made it. It goes its way, if need be
+/// translated.
+#[inline(always)]
+pub fn handle_own<B: Buffer, T: Tables>(
+    buf: &mut B,
+    tables: &T,
+    scratch: &mut Scratch,
+    ifindex: u32,
+    now: Instant,
+) -> Verdict {
+    let Scratch { headers, tuple, room, .. } = scratch;
+    let settings = tables.settings();
+    if settings.services_v4 | settings.services_v6 == 0
+        || headers.read(buf).is_err()
+        || headers.fragment != Fragment::No
+        || !headers.is_balanced()
+    {
+        return Verdict::Pass(Reason::OtherProtocol);
+    }
+    *tuple = Tuple::of(headers);
+    let mut packet = Packet { buf, headers, tuple, room, ifindex, now };
+    let verdict = own(&mut packet, tables).verdict(u32::MAX);
+    // What the host sends for itself is no business of the counters of what came in.
+    if let Verdict::Drop(reason) = verdict {
+        tables.count(reason);
+    }
+    verdict
+}
+
+#[inline(always)]
+fn own<B: Buffer, T: Tables>(packet: &mut Packet<'_, B>, tables: &T) -> Outcome {
+    match live(packet, tables) {
+        Some((Found { reply: true, .. }, conn)) => {
+            count_reply(packet, tables, conn, packet.headers.total_len);
+            packet.room.mark = conn.fwmark.get();
+            match forward::masquerade::reply(packet, conn) {
+                Some(()) => Outcome::pass(Reason::Local),
+                None => Outcome::drop(Reason::Unwritable),
+            }
+        }
+        _ => Outcome::pass(admit::direct_reply(packet, tables)),
+    }
+}
+
 /// Leads a packet on for which the stage before came to
 /// [`Verdict::GoOn`]; what that read is still in `scratch`.
 #[inline(always)]
@@ -193,6 +237,7 @@ fn concluded<T: Tables>(tables: &T, scratch: &Scratch, outcome: Outcome) -> Verd
     match verdict {
         Verdict::Pass(reason) | Verdict::Drop(reason) => tables.count(reason),
         Verdict::Send { .. } | Verdict::Resolve { .. } | Verdict::Defer(_) | Verdict::GoOn(_) => {}
+        Verdict::Deliver => tables.count(Reason::Replied),
     }
     verdict
 }
@@ -243,7 +288,7 @@ fn decide<B: Buffer, T: Tables>(
             Outcome::pass(Reason::Fragment)
         };
     }
-    if !matches!(headers.protocol, protocol::TCP | protocol::UDP | protocol::SCTP) {
+    if !headers.is_balanced() {
         if icmp::is_icmp(headers) {
             if T::STAGES_APART {
                 return Outcome::go_on(Stage::Icmp);
@@ -400,7 +445,7 @@ fn request<B: Buffer, T: Tables>(
         let epoch = hop::epoch(packet.now, tables.settings().route_generation);
         forward::find_way_to_dest(packet.room, tables, dest_id, dest, epoch);
     }
-    if !T::RESOLVES && packet.room.way.kind == WayKind::Unresolved {
+    if !T::RESOLVES && packet.room.way.needs_host() {
         return Outcome::pass(Reason::Unresolved);
     }
     if !T::CUTS && forward::must_cut_request(packet, tables, conn, dest) {
@@ -432,7 +477,7 @@ fn reply<B: Buffer, T: Tables>(
     }
     let epoch = hop::epoch(packet.now, tables.settings().route_generation);
     forward::find_way_to_client(packet.room, tables, conn, epoch);
-    if !T::RESOLVES && packet.room.way.kind == WayKind::Unresolved {
+    if !T::RESOLVES && packet.room.way.needs_host() {
         return Outcome::pass(Reason::Unresolved);
     }
     let lives_out = packet.headers.ttl <= 1;

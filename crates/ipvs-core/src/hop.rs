@@ -8,6 +8,11 @@ use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout};
 use crate::addr::{Addr, Family};
 use crate::time::Instant;
 
+/// Ethernet address of the host's own side of the door by which a plane hands it packets.
+/// Local, and in every network namespace the same, since there is no wire on which two
+/// could meet.
+pub const HOST_DOOR: Mac = *b"\x02ipvs\x00";
+
 /// Where a packet leaves: the interface, and the addresses of its frame.
 #[derive(
     Clone, Copy, Debug, Default, PartialEq, Eq, FromBytes, IntoBytes, Immutable, KnownLayout,
@@ -120,6 +125,13 @@ pub struct Way {
 }
 
 impl Way {
+    /// Whether only a plane that [resolves](crate::tables::Tables::RESOLVES) can go
+    /// this way.
+    #[inline(always)]
+    pub const fn needs_host(&self) -> bool {
+        matches!(self.kind, WayKind::Unresolved | WayKind::Host)
+    }
+
     /// Largest IP packet on the way, in octets; no limit where that is open.
     #[inline(always)]
     pub const fn mtu(&self) -> u32 {

@@ -31,7 +31,8 @@ pub enum Linked {
 /// several CPUs work on them at once.
 pub trait Tables {
     /// Whether the plane can send a packet to a neighbour whose MAC address is
-    /// not known yet; if not, such a packet is passed unchanged to one that can.
+    /// not known yet, and hand the host one of its own; if not, such a packet is
+    /// passed unchanged to a plane that can.
     const RESOLVES: bool;
 
     /// Whether the plane cuts what is longer than the path into fragments as

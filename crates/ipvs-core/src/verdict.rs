@@ -15,6 +15,9 @@ pub enum Verdict {
     /// Hand it to the host. It is unchanged, but for a packet to a
     /// masqueraded destination on the host itself.
     Pass(Reason),
+    /// Ours, translated, and the host's: its source may be an address of the host,
+    /// which takes that from no wire.
+    Deliver,
     /// Ours, and refused.
     Drop(Reason),
     /// Ours, and unchanged: to be led through the director again where memory
@@ -74,6 +77,7 @@ impl Outcome {
     const RESOLVE: u64 = 3 << 32;
     const DEFER: u64 = 4 << 32;
     const GO_ON: u64 = 5 << 32;
+    const DELIVER: u64 = 6 << 32;
 
     #[inline(always)]
     pub(crate) const fn pass(reason: Reason) -> Self {
@@ -105,6 +109,11 @@ impl Outcome {
         Self(Self::GO_ON | stage as u64)
     }
 
+    #[inline(always)]
+    pub(crate) const fn deliver() -> Self {
+        Self(Self::DELIVER)
+    }
+
     /// The verdict on a packet whose way takes `mtu` octets.
     #[inline(always)]
     #[expect(clippy::cast_possible_truncation, reason = "the low half is the number")]
@@ -116,6 +125,7 @@ impl Outcome {
             2 => Verdict::Send { ifindex: number, mtu },
             3 => Verdict::Resolve { ifindex: number },
             4 => Verdict::Defer(Reason::from_number(number)),
+            6 => Verdict::Deliver,
             _ if number == Stage::Icmp as u32 => Verdict::GoOn(Stage::Icmp),
             _ if number == Stage::Admission as u32 => Verdict::GoOn(Stage::Admission),
             _ if number == Stage::Forwarding as u32 => Verdict::GoOn(Stage::Forwarding),

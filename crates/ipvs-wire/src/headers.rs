@@ -309,6 +309,12 @@ impl Headers {
         }
     }
 
+    /// Whether the protocol has ports to balance by.
+    #[inline(always)]
+    pub const fn is_balanced(&self) -> bool {
+        matches!(self.protocol, protocol::TCP | protocol::UDP | protocol::SCTP)
+    }
+
     /// Whether the checksum of TCP or UDP is still to be filled in: the field then
     /// holds the sum of the pseudo header, and the packet would be wrong with it.
     ///

@@ -182,6 +182,7 @@ fn carry_out(
         Verdict::Pass(reason) => {
             Ok(Handled { frames: Vec::new(), passed: Some(reason.label().to_owned()) })
         }
+        Verdict::Deliver => Ok(Handled { frames: Vec::new(), passed: Some("delivered".into()) }),
         Verdict::Drop(_) | Verdict::Defer(_) | Verdict::GoOn(_) => Ok(Handled::default()),
         Verdict::Send { ifindex, mtu } => {
             let dev = tables.host.host.interface_at(ifindex).context("sent to no interface")?;

@@ -7,7 +7,7 @@ pub(crate) mod tunnel;
 
 use ipvs_wire::{Buffer, Headers, ethernet, ipv4, ipv6};
 
-use crate::addr::Addr;
+use crate::addr::{Addr, Family};
 use crate::conn::{Conn, ConnId, Tuple};
 use crate::dest::{Dest, DestId, ForwardingMethod};
 use crate::director::{Packet, Room};
@@ -113,6 +113,10 @@ pub(crate) fn to_dest<B: Buffer, T: Tables>(
     if packet.is_tagged() && packet.room.way.hop.ifindex != packet.ifindex {
         return Outcome::pass(Reason::Tagged);
     }
+    // The host's own programs may use such a source towards a virtual address.
+    if is_loopback(packet.tuple) {
+        return Outcome::drop(Reason::NoRoute);
+    }
     if h.ttl <= 1 {
         return reject::time_exceeded(packet, tables, conn);
     }
@@ -156,6 +160,15 @@ pub(crate) fn to_dest<B: Buffer, T: Tables>(
     }
 }
 
+/// Whether the packet comes from an address that leaves no host.
+#[inline(always)]
+fn is_loopback(tuple: &Tuple) -> bool {
+    match tuple.family() {
+        Family::V4 => tuple.source.words()[0].to_ne_bytes()[0] == 127,
+        Family::V6 => tuple.source == Addr::LOOPBACK_V6,
+    }
+}
+
 /// Sends a translated reply on its way to the client.
 #[inline(always)]
 pub(crate) fn to_client<B: Buffer, T: Tables>(
@@ -169,7 +182,7 @@ pub(crate) fn to_client<B: Buffer, T: Tables>(
         // The client is the director itself: its stack gets the translated packet.
         WayKind::Host => {
             return match masquerade::reply(packet, conn) {
-                Some(()) => Outcome::pass(Reason::Local),
+                Some(()) => Outcome::deliver(),
                 None => Outcome::drop(Reason::Unwritable),
             };
         }

@@ -31,7 +31,7 @@ pub(super) fn to_dest<B: Buffer, T: Tables>(
     }
     let epoch = hop::epoch(packet.now, tables.settings().route_generation);
     forward::find_way_to_dest(packet.room, tables, dest_id, dest, epoch);
-    if !T::RESOLVES && packet.room.way.kind == WayKind::Unresolved {
+    if !T::RESOLVES && packet.room.way.needs_host() {
         return Outcome::pass(Reason::Unresolved);
     }
     let overhead = match method {
@@ -93,7 +93,7 @@ pub(super) fn to_client<B: Buffer, T: Tables>(
     packet.room.query.destination = Addr::from_words(h.destination);
     packet.room.query.source = service.0;
     tables.route(&packet.room.query, &mut packet.room.way);
-    if !T::RESOLVES && packet.room.way.kind == WayKind::Unresolved {
+    if !T::RESOLVES && packet.room.way.needs_host() {
         return Outcome::pass(Reason::Unresolved);
     }
     // What a forwarding host finds before it asks us, in silence: it makes no error about an error.
@@ -112,7 +112,7 @@ pub(super) fn to_client<B: Buffer, T: Tables>(
         WayKind::None => return Outcome::drop(Reason::Unanswerable),
         WayKind::Host => {
             let written = translate::for_client(packet, quoted, service);
-            return if_written(written, Outcome::pass(Reason::Local));
+            return if_written(written, Outcome::deliver());
         }
         WayKind::Known | WayKind::Unresolved => {}
     }

@@ -283,6 +283,11 @@ fn judge(world: &mut World, frame: &Frame) -> Result<bool, TestCaseError> {
             leaves_sound(&left)?;
             Ok(false)
         }
+        Verdict::Deliver => {
+            prop_assert_eq!(counted, vec![Reason::Replied]);
+            leaves_sound(&left)?;
+            Ok(false)
+        }
         Verdict::GoOn(_) => Err(TestCaseError::fail("left to be led on")),
     }
 }

@@ -292,7 +292,7 @@ proptest! {
         let given = frame.clone();
         match world.handle(&mut frame, ifindex) {
             // To an address of the host, which gets it translated.
-            Verdict::Pass(Reason::Local) => {}
+            Verdict::Pass(Reason::Local) | Verdict::Deliver => {}
             Verdict::Pass(_) => prop_assert_eq!(&frame, &given),
             Verdict::Drop(reason) => prop_assert!(reason.drops()),
             Verdict::Send { .. } if method == ForwardingMethod::Masquerade => {

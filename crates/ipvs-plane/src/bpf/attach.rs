@@ -7,7 +7,7 @@ use aya::programs::tc::{NlOptions, TcAttachOptions};
 use aya::programs::{ProgramError, SchedClassifier, TcAttachType, XdpMode};
 
 use super::StartError;
-use super::object::Pins;
+use super::object::{EGRESS, Pins, TC};
 use crate::rtnetlink::{Link, Rtnetlink};
 
 /// How to attach to an interface.
@@ -58,13 +58,18 @@ pub(super) fn attach_all(
         };
         wanted.iter().map(find).collect::<Result<_, _>>()?
     };
+    let loopback = links.iter().find(|link| link.loopback);
     for (interface, mode, path) in pins.links() {
         let kept = chosen.iter().any(|(link, wanted)| {
-            link.name == interface && (mode == "tc" || wants_xdp(link, *wanted).0)
-        });
+            link.name == interface && (mode != "xdp" || wants_xdp(link, *wanted).0)
+        }) || loopback.is_some_and(|link| link.name == interface && mode != "xdp");
         if !kept {
             std::fs::remove_file(&path).map_err(|source| StartError::Path { path, source })?;
         }
+    }
+    // What the host's own programs send to a virtual address passes there.
+    if let Some(link) = loopback {
+        attach_tc(pins, &link.name)?;
     }
     chosen.into_iter().map(|(link, mode)| attach(pins, link, mode)).collect()
 }
@@ -91,10 +96,21 @@ fn wants_xdp(link: &Link, mode: AttachMode) -> (bool, String) {
     }
 }
 
+/// Attaches the TC programs, for what comes in and for what the host sends.
 fn attach_tc(pins: &Pins, interface: &str) -> Result<(), StartError> {
-    let path = pins.link(interface, "tc");
-    let mut program = pins.tc()?;
-    if stands(&path, holds_tc(&program, interface)) {
+    attach_classifier(pins, interface, TC, TcAttachType::Ingress)?;
+    attach_classifier(pins, interface, EGRESS, TcAttachType::Egress)
+}
+
+fn attach_classifier(
+    pins: &Pins,
+    interface: &str,
+    name: &'static str,
+    side: TcAttachType,
+) -> Result<(), StartError> {
+    let path = pins.link(interface, if side == TcAttachType::Ingress { "tc" } else { "egress" });
+    let mut program = pins.tc(name)?;
+    if stands(&path, holds_tc(&program, interface, side)) {
         return Ok(());
     }
     let failed = |source: ProgramError| StartError::Attach {
@@ -103,7 +119,7 @@ fn attach_tc(pins: &Pins, interface: &str) -> Result<(), StartError> {
         source: Box::new(source),
     };
     let order = TcAttachOptions::TcxOrder(LinkOrder::default());
-    if let Ok(id) = program.attach_with_options(interface, TcAttachType::Ingress, order) {
+    if let Ok(id) = program.attach_with_options(interface, side, order) {
         let link = program.take_link(id).map_err(failed)?;
         let link: FdLink = link.try_into().map_err(|error| pin_error(&path, &error))?;
         link.pin(&path).map_err(|error| pin_error(&path, &error))?;
@@ -114,8 +130,7 @@ fn attach_tc(pins: &Pins, interface: &str) -> Result<(), StartError> {
     let clsact = aya::programs::tc::qdisc_add_clsact(interface);
     tracing::debug!(?clsact, interface, "clsact");
     let options = TcAttachOptions::Netlink(NlOptions::default());
-    let id =
-        program.attach_with_options(interface, TcAttachType::Ingress, options).map_err(failed)?;
+    let id = program.attach_with_options(interface, side, options).map_err(failed)?;
     let link = program.take_link(id).map_err(failed)?;
     std::mem::forget(link);
     Ok(())
@@ -154,9 +169,9 @@ fn stands(path: &std::path::Path, on_interface: bool) -> bool {
 
 /// Whether the interface has the program; where the kernel cannot tell, before
 /// 6.6, it is believed to.
-fn holds_tc(program: &SchedClassifier, interface: &str) -> bool {
+fn holds_tc(program: &SchedClassifier, interface: &str, side: TcAttachType) -> bool {
     let Ok(own) = program.info().map(|info| info.id()) else { return true };
-    SchedClassifier::query_tcx(interface, TcAttachType::Ingress)
+    SchedClassifier::query_tcx(interface, side)
         .map_or(true, |(_, programs)| programs.iter().any(|program| program.id() == own))
 }
 

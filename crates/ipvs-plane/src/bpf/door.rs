@@ -14,6 +14,7 @@
 
 use std::io;
 
+use ipvs_core::hop::HOST_DOOR;
 use ipvs_wire::ethernet::Mac;
 
 use crate::rtnetlink::{DOOR_ALIAS, End, Inet, Link, Rtnetlink};
@@ -22,9 +23,8 @@ use crate::rtnetlink::{DOOR_ALIAS, End, Inet, Link, Rtnetlink};
 pub const HOST: &str = "ipvs0";
 /// The plane's side.
 pub const PLANE: &str = "ipvs1";
-/// Ethernet address of the host's side: local, and in every network namespace
-/// the same, since there is no wire on which two could meet.
-pub const HOST_MAC: Mac = *b"\x02ipvs\x00";
+/// Ethernet address of the host's side.
+pub const HOST_MAC: Mac = HOST_DOOR;
 /// Ethernet address of the plane's side.
 pub const PLANE_MAC: Mac = *b"\x02ipvs\x01";
 

@@ -60,6 +60,8 @@ pub(super) const MAPS: &[&str] = &[
 
 /// The TC program.
 pub(super) const TC: &str = "ipvs_tc";
+/// The TC program for what the host sends.
+pub(super) const EGRESS: &str = "ipvs_egress";
 /// The XDP program.
 pub(super) const XDP: &str = "ipvs_xdp";
 /// The arrays of programs by which packets go on. They are pinned because the
@@ -180,7 +182,7 @@ impl Pins {
         }
         loader.override_global("IPVS_NEAR_BUCKETS", &near_buckets, true);
         let mut object = loader.load(OBJECT).map_err(load_error)?;
-        for name in [TC, XDP, CONTROL] {
+        for name in [TC, EGRESS, XDP, CONTROL] {
             load_program(&mut object, name)?;
         }
         for stage in Stage::ALL {
@@ -197,7 +199,7 @@ impl Pins {
             data.pin(self.map(name)).map_err(|error| self.pin_error(name, &error))?;
             maps.insert(*name, data);
         }
-        for name in [TC, XDP, CONTROL] {
+        for name in [TC, EGRESS, XDP, CONTROL] {
             let program = object
                 .program_mut(name)
                 .ok_or_else(|| self.pin_error(name, &"not in the object"))?;
@@ -222,8 +224,9 @@ impl Pins {
         Ok(Maps { by_name: maps, control, directory: self.directory.clone() })
     }
 
-    pub(super) fn tc(&self) -> Result<SchedClassifier, StartError> {
-        SchedClassifier::from_pin(self.map(TC)).map_err(|error| self.pin_error(TC, &error))
+    /// [`TC`] or [`EGRESS`].
+    pub(super) fn tc(&self, name: &'static str) -> Result<SchedClassifier, StartError> {
+        SchedClassifier::from_pin(self.map(name)).map_err(|error| self.pin_error(name, &error))
     }
 
     pub(super) fn xdp(&self) -> Result<Xdp, StartError> {

@@ -269,6 +269,10 @@ impl Worker {
                 self.undelivered += u64::from(reason == Reason::Local);
                 self.leaving.pool.give(frame);
             }
+            Verdict::Deliver => {
+                self.undelivered += 1;
+                self.leaving.pool.give(frame);
+            }
             Verdict::Drop(_) | Verdict::GoOn(_) => self.leaving.pool.give(frame),
         }
         None

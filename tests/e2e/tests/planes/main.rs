@@ -11,6 +11,7 @@ mod api;
 mod cpus;
 mod datagrams;
 mod ftp;
+mod host;
 mod malformed;
 mod start;
 mod streams;
@@ -30,6 +31,7 @@ use rustix::mount::{MountFlags, mount};
 type Test = (&'static str, &'static [&'static str], &'static [Plane], fn(Plane) -> Result<()>);
 
 const BPF: &[Plane] = &[Plane::Bpf];
+const IN_KERNEL: &[Plane] = &[Plane::Bpf, Plane::Xdp];
 const USER: &[Plane] = &[Plane::User];
 
 const TESTS: &[Test] = &[
@@ -38,6 +40,8 @@ const TESTS: &[Test] = &[
     ("large_bodies_arrive_whole_in_both_directions", web::NEEDS_CURL, &ALL_PLANES, web::bodies),
     ("bodies_arrive_through_every_tunnel", web::NEEDS_CURL, &ALL_PLANES, tunnels::bodies),
     ("files_are_had_by_ftp_in_every_way", ftp::NEEDS, &ALL_PLANES, ftp::transfers),
+    ("the_director_itself_may_ask_its_services", host::NEEDS, IN_KERNEL, host::asks),
+    ("a_server_on_the_director_answers", host::NEEDS, IN_KERNEL, host::serves),
     ("iperf3_streams_in_both_directions", streams::NEEDS, &ALL_PLANES, streams::tcp),
     ("iperf3_sends_datagrams", streams::NEEDS, &ALL_PLANES, streams::udp),
     ("datagrams_in_fragments_are_answered_by_such", &[], &ALL_PLANES, datagrams::fragments),
@@ -52,7 +56,7 @@ const TESTS: &[Test] = &[
         &ALL_PLANES,
         malformed::wrong_transport,
     ),
-    ("two_cpus_schedule_fairly_and_count_exactly", &[], &[Plane::Bpf, Plane::Xdp], cpus::fairness),
+    ("two_cpus_schedule_fairly_and_count_exactly", &[], IN_KERNEL, cpus::fairness),
     ("a_refused_command_changes_nothing", &[], &PLANES, api::refused_commands),
     ("nonsense_on_the_socket_harms_nobody", &[], USER, api::nonsense),
     ("a_client_that_does_not_read_delays_nobody", &[], USER, api::slow_client),

@@ -187,7 +187,7 @@ impl Worker {
                 self.leaving.pool.give(frame);
                 return whole;
             }
-            Verdict::Pass(_) => self.deliver(frame),
+            Verdict::Pass(_) | Verdict::Deliver => self.deliver(frame),
             Verdict::Drop(_) | Verdict::GoOn(_) => self.leaving.pool.give(frame),
         }
         None
