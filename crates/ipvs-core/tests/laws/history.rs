@@ -353,12 +353,20 @@ fn requested(world: &mut World, shape: &Shape, service: usize) -> Result<Verdict
     let conns = |world: &World| -> Vec<u64> {
         ids.iter().map(|id| world.tables().counters(*id).unwrap().conns.get()).collect()
     };
+    // To the destination that they remember for an address they send more when it is
+    // overloaded, as recorded.
+    let remembers = world.tables().service(&keys()[service]).is_some_and(|service| {
+        matches!(
+            service.kind(),
+            SchedulerKind::LocalityBased | SchedulerKind::LocalityBasedReplicated
+        )
+    });
     let usable: Vec<bool> = ids
         .iter()
         .map(|id| {
             let dest: &Dest = world.tables().dest(*id).unwrap();
             let overloaded = world.tables().load(*id).unwrap().overloaded.get() != 0;
-            dest.is_available() && dest.spec.weight > 0 && !overloaded
+            dest.is_available() && dest.spec.weight > 0 && (remembers || !overloaded)
         })
         .collect();
     let made = conns(world);
