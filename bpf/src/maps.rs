@@ -139,9 +139,12 @@ pub(crate) fn scratch() -> Option<&'static mut Scratch> {
     IPVS_SCRATCH.get_ptr_mut(0).map(|scratch| unsafe { &mut *scratch })
 }
 
+/// The place behind the stages of the program that packets begin with.
+const BEGIN: usize = Stage::ALL.len();
+
 /// The programs of the stages, each at its [`Stage`]'s number.
 #[btf_map]
-static IPVS_TC_PROGRAMS: ProgramArray<{ Stage::ALL.len() }> = ProgramArray::new();
+static IPVS_TC_PROGRAMS: ProgramArray<{ BEGIN + 1 }> = ProgramArray::new();
 #[btf_map]
 static IPVS_XDP_PROGRAMS: ProgramArray<{ Stage::ALL.len() }> = ProgramArray::new();
 
@@ -151,6 +154,15 @@ pub(crate) fn go_on_by_tc(ctx: *mut c_void, stage: Stage) {
     let programs = (&raw const IPVS_TC_PROGRAMS).cast_mut().cast();
     // SAFETY: the context is this program's, the array one of TC programs.
     unsafe { helpers::bpf_tail_call(ctx, programs, stage as u32) };
+}
+
+/// Begins with the TC program, from one that has prepared the packet; returns only
+/// if it is not there.
+#[inline(always)]
+pub(crate) fn begin_by_tc(ctx: *mut c_void) {
+    let programs = (&raw const IPVS_TC_PROGRAMS).cast_mut().cast();
+    // SAFETY: the context is this program's, the array one of TC programs.
+    unsafe { helpers::bpf_tail_call(ctx, programs, BEGIN as u32) };
 }
 
 /// Goes on with the XDP program of the stage; returns only if it is not there.

@@ -8,11 +8,12 @@ use aya_ebpf::helpers::generated as helpers;
 use ipvs_core::addr::{Addr, Family};
 use ipvs_core::director::{self, Arrival, Scratch};
 use ipvs_core::hop::HOST_DOOR;
+use ipvs_core::settings::Settings;
 use ipvs_core::tables::Tables as _;
 use ipvs_core::verdict::{Reason, Stage, Verdict};
 use ipvs_wire::checksum::Delta;
 use ipvs_wire::tunnel::Carrier;
-use ipvs_wire::{Buffer, Outer, ethernet};
+use ipvs_wire::{Buffer, Outer, ethernet, ipv4, ipv6};
 
 use crate::bytes::{self, Read};
 use crate::tables::{self, Maps};
@@ -48,6 +49,8 @@ const ENCAP_GRE: u64 = 1 << 3;
 const ENCAP_UDP: u64 = 1 << 4;
 /// `BPF_F_INGRESS`: the packet comes in by the interface, instead of leaving by it.
 const REDIRECT_INGRESS: u64 = 1;
+/// Where a frame without a tag says what it holds.
+const ETHERTYPE_AT: u32 = 12;
 const AF_INET: u32 = 2;
 const AF_INET6: u32 = 10;
 
@@ -71,6 +74,14 @@ pub(crate) struct SkBuff {
     data_end: u32,
     unused3: [u32; 23],
     pub(crate) gso_size: u32,
+}
+
+impl SkBuff {
+    /// The interface it came in by, also where the host sends it on.
+    #[inline(always)]
+    pub(crate) fn arrived_by(&self) -> u32 {
+        self.ingress_ifindex
+    }
 }
 
 const _: () = assert!(core::mem::offset_of!(SkBuff, data) == 76);
@@ -276,7 +287,7 @@ const fn encapsulation(carrier: Carrier) -> u64 {
 extern "C" fn ipvs_tc(ctx: *mut SkBuff) -> i32 {
     let Some(settings) = tables::settings() else { return TC_ACT_UNSPEC };
     // SAFETY: the context is this program's.
-    let (kind, ifindex) = unsafe { ((*ctx).pkt_type, (*ctx).ifindex) };
+    let (kind, ifindex) = unsafe { ((*ctx).pkt_type, (*ctx).arrived_by()) };
     if kind != PACKET_HOST {
         return TC_ACT_UNSPEC;
     }
@@ -349,7 +360,7 @@ extern "C" fn ipvs_tc_refusal(ctx: *mut SkBuff) -> i32 {
 fn go_on(ctx: *mut SkBuff, stage: Stage) -> i32 {
     let Some(settings) = tables::settings() else { return TC_ACT_UNSPEC };
     // SAFETY: the context is this program's.
-    let ifindex = unsafe { (*ctx).ifindex };
+    let ifindex = unsafe { (*ctx).arrived_by() };
     let mut frame = SkbFrame { ctx };
     let maps = Maps::<true> { ctx: ctx.cast(), ifindex, settings };
     let Some(scratch) = maps::scratch() else { return TC_ACT_UNSPEC };
@@ -358,11 +369,71 @@ fn go_on(ctx: *mut SkBuff, stage: Stage) -> i32 {
     act(ctx, &maps, scratch, verdict)
 }
 
+/// Where the host has routed a packet to its side of the door: a client's, that has
+/// passed the host's firewall.
+#[unsafe(no_mangle)]
+#[unsafe(link_section = "classifier")]
+extern "C" fn ipvs_tc_routed(ctx: *mut SkBuff) -> i32 {
+    balance_sent_on(ctx);
+    // Nobody is behind the door who could do something with it.
+    TC_ACT_SHOT
+}
+
+/// Where a packet leaves that the host sends on: a destination's, that has passed
+/// the host's firewall, is translated.
+#[unsafe(no_mangle)]
+#[unsafe(link_section = "classifier")]
+extern "C" fn ipvs_tc_leaving(ctx: *mut SkBuff) -> i32 {
+    let Some(settings) = tables::settings() else { return TC_ACT_UNSPEC };
+    // SAFETY: the context is this program's.
+    let (kind, from) = unsafe { ((*ctx).pkt_type, (*ctx).arrived_by()) };
+    // The host's own comes from nowhere, and what came by the door was seen before.
+    if kind != PACKET_HOST || from == 0 || from == settings.door {
+        return TC_ACT_UNSPEC;
+    }
+    let mut frame = SkbFrame { ctx };
+    frame.pull(HEADERS_LEN);
+    let maps = Maps::<true> { ctx: ctx.cast(), ifindex: from, settings };
+    let Some(scratch) = maps::scratch() else { return TC_ACT_UNSPEC };
+    if director::is_answer(&mut frame, &maps, scratch, kernel::now(settings)) {
+        balance_sent_on(ctx);
+    }
+    TC_ACT_UNSPEC
+}
+
+/// Goes on with a packet that the host sends on as with one that has come in:
+/// the director lowers the TTL itself. Returns only if it cannot.
+#[inline(always)]
+fn balance_sent_on(ctx: *mut SkBuff) {
+    let mut frame = SkbFrame { ctx };
+    frame.pull(HEADERS_LEN);
+    let raised = match frame.load(ETHERTYPE_AT).map(u16::from_be_bytes) {
+        Some(ethernet::IPV4) => ipv4::increment_ttl(&mut frame, ethernet::HEADER_LEN),
+        Some(ethernet::IPV6) => ipv6::increment_hop_limit(&mut frame, ethernet::HEADER_LEN),
+        _ => None,
+    };
+    if raised.is_some() {
+        maps::begin_by_tc(ctx.cast());
+    }
+}
+
+/// Gives the packet to the host: it is on its way there, or was routed to the door
+/// and comes in by that.
+#[inline(always)]
+fn pass(ctx: *mut SkBuff, settings: &Settings) -> i32 {
+    // SAFETY: the context is this program's.
+    if unsafe { (*ctx).ifindex } != settings.door {
+        return TC_ACT_UNSPEC;
+    }
+    // SAFETY: the helper has no precondition.
+    unsafe { helpers::bpf_redirect(settings.door, REDIRECT_INGRESS) as i32 }
+}
+
 /// Does what the verdict says.
 #[inline(always)]
 fn act(ctx: *mut SkBuff, maps: &Maps<true>, scratch: &Scratch, verdict: Verdict) -> i32 {
     match verdict {
-        Verdict::Pass(_) => TC_ACT_UNSPEC,
+        Verdict::Pass(_) => pass(ctx, maps.settings),
         Verdict::GoOn(stage) => {
             maps::go_on_by_tc(ctx.cast(), stage);
             TC_ACT_UNSPEC

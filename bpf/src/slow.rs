@@ -58,7 +58,7 @@ fn copy<const N: usize>(ctx: *mut SkBuff) -> u32 {
     unsafe {
         (*slot).head = Head {
             len,
-            ifindex: skb.ifindex,
+            ifindex: skb.arrived_by(),
             mark: skb.mark,
             segment_len: skb.gso_size,
             is_tagged: skb.vlan_present,

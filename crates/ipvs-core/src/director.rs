@@ -231,6 +231,44 @@ pub fn go_on<B: Buffer, T: Tables>(
     concluded(tables, scratch, outcome)
 }
 
+/// Whether the frame in `buf` comes from a destination and is to be translated on
+/// its way to a client. For a plane that sees what the host sends on: nothing else
+/// of that is for [`handle`], which would take its own packets for a client's.
+#[inline(always)]
+pub fn is_answer<B: Buffer, T: Tables>(
+    buf: &mut B,
+    tables: &T,
+    scratch: &mut Scratch,
+    now: Instant,
+) -> bool {
+    let Scratch { headers, tuple, room, .. } = scratch;
+    if headers.read(buf).is_err() {
+        return false;
+    }
+    let settings = tables.settings();
+    let services = if headers.version == 6 { settings.services_v6 } else { settings.services_v4 };
+    if services == 0 {
+        return false;
+    }
+    if headers.fragment != Fragment::No {
+        return fragments::may_be_answer(headers, tables, room);
+    }
+    if !headers.is_balanced() {
+        return icmp::is_icmp(headers) && icmp::is_answer(buf, tables, scratch, now);
+    }
+    *tuple = Tuple::of(headers);
+    leads_to_client(tables, tuple, now)
+        || (settings.callers != 0 && engine::outgoing::is_caller(tables, tuple, &mut room.caller))
+}
+
+/// Whether a packet with this key is one of a destination to a client.
+#[inline(always)]
+pub(crate) fn leads_to_client<T: Tables>(tables: &T, tuple: &Tuple, now: Instant) -> bool {
+    near::find(tables, tuple).is_some_and(|found| {
+        found.reply && tables.conn(found.id).is_some_and(|conn| !conn.has_ended(now))
+    })
+}
+
 #[inline(always)]
 fn concluded<T: Tables>(tables: &T, scratch: &Scratch, outcome: Outcome) -> Verdict {
     let verdict = outcome.verdict(scratch.room.way.hop.mtu);

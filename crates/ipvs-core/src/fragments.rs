@@ -16,9 +16,12 @@ use crate::tables::Tables;
 /// of a reply that is to be translated.
 #[inline(never)]
 pub(crate) fn concern<T: Tables>(headers: &Headers, tables: &T, room: &mut Room) -> bool {
-    if are_for_service(headers, tables, room) {
-        return true;
-    }
+    are_for_service(headers, tables, room) || may_be_answer(headers, tables, room)
+}
+
+/// Whether a fragment with these headers may be of a reply that is to be translated.
+#[inline(always)]
+pub(crate) fn may_be_answer<T: Tables>(headers: &Headers, tables: &T, room: &mut Room) -> bool {
     if matches!(headers.protocol, protocol::AH | protocol::ESP) {
         return false;
     }

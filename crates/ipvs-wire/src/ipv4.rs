@@ -98,8 +98,19 @@ pub fn set_address<B: Buffer>(buf: &mut B, l3: u32, place: u32, old: u32, new: u
 /// Lowers the time to live of the header at `l3` by one.
 #[inline(always)]
 pub fn decrement_ttl<B: Buffer>(buf: &mut B, l3: u32) -> Option<()> {
+    add_to_ttl(buf, l3, u8::MAX)
+}
+
+/// Raises the time to live of the header at `l3` by one.
+#[inline(always)]
+pub fn increment_ttl<B: Buffer>(buf: &mut B, l3: u32) -> Option<()> {
+    add_to_ttl(buf, l3, 1)
+}
+
+#[inline(always)]
+fn add_to_ttl<B: Buffer>(buf: &mut B, l3: u32, count: u8) -> Option<()> {
     let [ttl, protocol] = buf.load(l3 + TTL)?;
-    let new = [ttl.wrapping_sub(1), protocol];
+    let new = [ttl.wrapping_add(count), protocol];
     buf.store(l3 + TTL, new)?;
     let delta = Delta::NONE.word16(u16::from_ne_bytes([ttl, protocol]), u16::from_ne_bytes(new));
     patch(buf, l3, delta)

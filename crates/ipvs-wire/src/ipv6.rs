@@ -81,3 +81,10 @@ pub fn decrement_hop_limit<B: Buffer>(buf: &mut B, l3: u32) -> Option<()> {
     let [limit] = buf.load(l3 + HOP_LIMIT)?;
     buf.store(l3 + HOP_LIMIT, [limit.wrapping_sub(1)])
 }
+
+/// Raises the hop limit of the header at `l3` by one.
+#[inline(always)]
+pub fn increment_hop_limit<B: Buffer>(buf: &mut B, l3: u32) -> Option<()> {
+    let [limit] = buf.load(l3 + HOP_LIMIT)?;
+    buf.store(l3 + HOP_LIMIT, [limit.wrapping_add(1)])
+}

@@ -34,6 +34,8 @@ pub enum Plane {
     Bpf,
     /// In the kernel, by XDP, on a network as if of wires: no offloads.
     Xdp,
+    /// In the kernel, behind the host's firewall.
+    Netfilter,
     /// In the daemon.
     User,
 }
@@ -42,6 +44,8 @@ pub enum Plane {
 pub const PLANES: [Plane; 2] = [Plane::Bpf, Plane::User];
 /// And with XDP.
 pub const ALL_PLANES: [Plane; 3] = [Plane::Bpf, Plane::Xdp, Plane::User];
+/// In every way that packets get in.
+pub const ALL_WAYS: [Plane; 4] = [Plane::Bpf, Plane::Xdp, Plane::Netfilter, Plane::User];
 
 impl Plane {
     /// As tests are named.
@@ -49,22 +53,28 @@ impl Plane {
         match self {
             Self::Bpf => "bpf",
             Self::Xdp => "xdp",
+            Self::Netfilter => "netfilter",
             Self::User => "user",
         }
     }
 
     /// Whether it is in the kernel.
     pub const fn is_bpf(self) -> bool {
-        matches!(self, Self::Bpf | Self::Xdp)
+        !matches!(self, Self::User)
     }
 
     /// The daemon's options for it.
     fn options(self) -> Vec<String> {
         let plane = if self.is_bpf() { "bpf" } else { "user" };
         let mut options = vec!["--plane".to_owned(), plane.to_owned()];
-        if self == Self::Xdp {
+        let mode = match self {
+            Self::Xdp => Some("xdp"),
+            Self::Netfilter => Some("netfilter"),
+            Self::Bpf | Self::User => None,
+        };
+        if let Some(mode) = mode {
             let ends = [Topology::DIRECTOR_CLIENT_SIDE, Topology::DIRECTOR_SERVER_SIDE];
-            options.extend(ends.map(|interface| format!("--interface={interface}:xdp")));
+            options.extend(ends.map(|interface| format!("--interface={interface}:{mode}")));
         }
         options
     }

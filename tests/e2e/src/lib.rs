@@ -7,4 +7,4 @@ mod bed;
 pub mod frames;
 pub mod programs;
 
-pub use bed::{ALL_PLANES, AS_PROGRAM, Bed, METHODS, Method, PLANES, Plane, Server, vip};
+pub use bed::{ALL_PLANES, ALL_WAYS, AS_PROGRAM, Bed, METHODS, Method, PLANES, Plane, Server, vip};

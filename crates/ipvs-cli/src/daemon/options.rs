@@ -60,7 +60,7 @@ pub(super) struct Daemon {
     pins: PathBuf,
     /// Interface to balance on, and how the eBPF plane attaches to it; all that carry frames
     /// unless given
-    #[arg(short, long = "interface", value_name = "NAME[:auto|xdp|tc]", value_parser = interface)]
+    #[arg(short, long = "interface", value_name = "NAME[:auto|xdp|tc|netfilter]", value_parser = interface)]
     interfaces: Vec<(String, AttachMode)>,
     /// Connections that the table holds
     #[arg(long, value_name = "N", default_value_t = Limits::default().conns,
@@ -116,7 +116,8 @@ fn interface(text: &str) -> Result<(String, AttachMode), String> {
         "auto" => AttachMode::Auto,
         "xdp" => AttachMode::Xdp,
         "tc" => AttachMode::Tc,
-        _ => return Err(format!("`{mode}` is none of auto, xdp and tc")),
+        "netfilter" => AttachMode::Netfilter,
+        _ => return Err(format!("`{mode}` is none of auto, xdp, tc and netfilter")),
     };
     if name.is_empty() { Err("the name is missing".to_owned()) } else { Ok((name.into(), mode)) }
 }
@@ -147,9 +148,14 @@ mod tests {
 
     #[test]
     fn interfaces_have_a_mode_behind_a_colon() {
-        let options = daemon("ipvs daemon -i eth0 -i eth1:xdp --interface br0:tc").unwrap();
-        let expect =
-            [("eth0", AttachMode::Auto), ("eth1", AttachMode::Xdp), ("br0", AttachMode::Tc)];
+        let line = "ipvs daemon -i eth0 -i eth1:xdp --interface br0:tc -i eth2:netfilter";
+        let options = daemon(line).unwrap();
+        let expect = [
+            ("eth0", AttachMode::Auto),
+            ("eth1", AttachMode::Xdp),
+            ("br0", AttachMode::Tc),
+            ("eth2", AttachMode::Netfilter),
+        ];
         let expect = expect.map(|(name, mode)| (name.to_owned(), mode));
         assert_eq!(options.interfaces, expect);
         for wrong in ["eth0:fast", ":tc", ""] {

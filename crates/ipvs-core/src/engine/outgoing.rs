@@ -46,15 +46,9 @@ pub(crate) fn connect<B: Buffer, T: Tables>(packet: &mut Packet<'_, B>, tables: 
 #[inline(never)]
 fn prepare<B: Buffer, T: Tables>(packet: &mut Packet<'_, B>, tables: &T) -> bool {
     let tuple = packet.tuple;
-    if tuple.protocol != protocol::UDP || !packet.headers.has_transport {
+    if !packet.headers.has_transport || !is_caller(tables, tuple, &mut packet.room.caller) {
         return false;
     }
-    packet.room.caller = CallerKey {
-        addr: tuple.source,
-        port: tuple.source_port,
-        protocol: tuple.protocol,
-        family: tuple.family,
-    };
     let Some(caller) = tables.caller(&packet.room.caller) else { return false };
     let Some(service) = tables.service(&caller.service) else { return false };
     let available = tables.dest(caller.dest).is_some_and(Dest::is_available);
@@ -71,6 +65,18 @@ fn prepare<B: Buffer, T: Tables>(packet: &mut Packet<'_, B>, tables: &T) -> bool
     packet.room.replaces = true;
     packet.room.template = NONE;
     true
+}
+
+/// Whether datagrams with this key are a destination's own; `key` is room to find out.
+#[inline(always)]
+pub(crate) fn is_caller<T: Tables>(tables: &T, tuple: &Tuple, key: &mut CallerKey) -> bool {
+    *key = CallerKey {
+        addr: tuple.source,
+        port: tuple.source_port,
+        protocol: tuple.protocol,
+        family: tuple.family,
+    };
+    tuple.protocol == protocol::UDP && tables.caller(key).is_some()
 }
 
 /// Whether the datagram is for the host itself, which sends nothing on.

@@ -78,6 +78,25 @@ pub(crate) fn handle<B: Buffer, T: Tables>(
     }
 }
 
+/// Whether an ICMP packet, whose headers were read, is an error about a client's
+/// packet to a masqueraded destination, on its way to the client.
+#[inline(always)]
+pub(crate) fn is_answer<B: Buffer, T: Tables>(
+    buf: &mut B,
+    tables: &T,
+    scratch: &mut Scratch,
+    now: Instant,
+) -> bool {
+    let Scratch { headers, quoted, tuple, .. } = scratch;
+    buf.reach(HEADERS_LEN);
+    let Some([kind]) = buf.load(headers.l4) else { return false };
+    let (at, end) = (headers.l4 + HEADER_LEN, headers.l3 + headers.total_len);
+    is_heeded(headers.version, kind)
+        && quoted.read_quoted(buf, headers.version, at, end).is_some()
+        && set_answer_tuple(quoted, tuple)
+        && director::leads_to_client(tables, tuple, now)
+}
+
 #[inline(always)]
 fn is_heeded(version: u8, kind: u8) -> bool {
     if version == 6 {

@@ -6,8 +6,8 @@ use aya::programs::links::{FdLink, LinkOrder, PinnedLink};
 use aya::programs::tc::{NlOptions, TcAttachOptions};
 use aya::programs::{ProgramError, SchedClassifier, TcAttachType, XdpMode};
 
-use super::StartError;
-use super::object::{EGRESS, Pins, TC};
+use super::object::{EGRESS, Pins, TC, TC_LEAVING, TC_ROUTED};
+use super::{StartError, door};
 use crate::rtnetlink::{Link, Rtnetlink};
 
 /// How to attach to an interface.
@@ -21,6 +21,9 @@ pub enum AttachMode {
     Xdp,
     /// On the kernel's packet structure.
     Tc,
+    /// Once the host's firewall has let it through, and marked it: what the host
+    /// would send on.
+    Netfilter,
 }
 
 /// A program on an interface.
@@ -28,15 +31,19 @@ pub enum AttachMode {
 pub struct Attached {
     /// Interface.
     pub interface: String,
-    /// XDP is used; else TC alone.
-    pub xdp: bool,
+    /// How: never [`AttachMode::Auto`].
+    pub mode: AttachMode,
     /// Why.
     pub reason: String,
 }
 
 impl fmt::Display for Attached {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let mode = if self.xdp { "XDP, TC behind it" } else { "TC" };
+        let mode = match self.mode {
+            AttachMode::Xdp => "XDP, TC behind it",
+            AttachMode::Netfilter => "netfilter, and TC on what leaves",
+            AttachMode::Tc | AttachMode::Auto => "TC",
+        };
         write!(f, "{}: {mode} ({})", self.interface, self.reason)
     }
 }
@@ -58,59 +65,114 @@ pub(super) fn attach_all(
         };
         wanted.iter().map(find).collect::<Result<_, _>>()?
     };
-    let loopback = links.iter().find(|link| link.loopback);
-    for (interface, mode, path) in pins.links() {
-        let kept = chosen.iter().any(|(link, wanted)| {
-            link.name == interface && (mode != "xdp" || wants_xdp(link, *wanted).0)
-        }) || loopback.is_some_and(|link| link.name == interface && mode != "xdp");
-        if !kept {
+    let attached: Vec<(&Link, Attached)> =
+        chosen.into_iter().map(|(link, mode)| (link, choose(link, mode))).collect();
+    let places = places(&attached, links.iter().find(|link| link.loopback));
+    for (interface, hook, path) in pins.links() {
+        if !places.iter().any(|place| place.interface == interface && place.hook.name() == hook) {
             std::fs::remove_file(&path).map_err(|source| StartError::Path { path, source })?;
         }
     }
-    // What the host's own programs send to a virtual address passes there.
-    if let Some(link) = loopback {
-        attach_tc(pins, &link.name)?;
+    for place in &places {
+        match place.hook {
+            Hook::Tc => attach_tc(pins, place, TC, TcAttachType::Ingress)?,
+            Hook::Egress => attach_tc(pins, place, EGRESS, TcAttachType::Egress)?,
+            Hook::Leaving => attach_tc(pins, place, TC_LEAVING, TcAttachType::Egress)?,
+            Hook::Routed => attach_tc(pins, place, TC_ROUTED, TcAttachType::Egress)?,
+            Hook::Xdp => attach_xdp(pins, place)?,
+        }
     }
-    chosen.into_iter().map(|(link, mode)| attach(pins, link, mode)).collect()
+    Ok(attached.into_iter().map(|(_, attached)| attached).collect())
 }
 
-fn attach(pins: &Pins, link: &Link, mode: AttachMode) -> Result<Attached, StartError> {
-    let (xdp, reason) = wants_xdp(link, mode);
-    attach_tc(pins, &link.name)?;
-    if xdp {
-        attach_xdp(pins, link)?;
-    }
-    Ok(Attached { interface: link.name.clone(), xdp, reason })
+/// A hook on an interface that has a program of ours.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Hook {
+    /// Where packets come in.
+    Tc,
+    /// The same, earlier.
+    Xdp,
+    /// Where the host's own packets leave.
+    Egress,
+    /// Where packets leave that the host sends on.
+    Leaving,
+    /// Where they leave for the door.
+    Routed,
 }
 
-/// Whether XDP is to be used, and why.
-fn wants_xdp(link: &Link, mode: AttachMode) -> (bool, String) {
-    match mode {
-        AttachMode::Xdp => (true, "as asked".into()),
-        AttachMode::Tc => (false, "as asked".into()),
-        AttachMode::Auto if link.kind.is_empty() => (true, "a network card".into()),
-        AttachMode::Auto => {
-            let kind = &link.kind;
-            (false, format!("a {kind} interface: checksums may be unfilled, segments large"))
+impl Hook {
+    /// As its link is pinned.
+    const fn name(self) -> &'static str {
+        match self {
+            Self::Tc => "tc",
+            Self::Xdp => "xdp",
+            Self::Egress => "egress",
+            Self::Leaving => "leaving",
+            Self::Routed => "routed",
         }
     }
 }
 
-/// Attaches the TC programs, for what comes in and for what the host sends.
-fn attach_tc(pins: &Pins, interface: &str) -> Result<(), StartError> {
-    attach_classifier(pins, interface, TC, TcAttachType::Ingress)?;
-    attach_classifier(pins, interface, EGRESS, TcAttachType::Egress)
+/// Where a program goes.
+struct Place<'a> {
+    interface: &'a str,
+    hook: Hook,
+    has_xdp: bool,
 }
 
-fn attach_classifier(
+/// Every place that a program goes to. What has passed the firewall on its way from
+/// one interface leaves by any other; what the host's own programs send to a virtual
+/// address passes `loopback`.
+fn places<'a>(attached: &'a [(&'a Link, Attached)], loopback: Option<&'a Link>) -> Vec<Place<'a>> {
+    let netfilter = attached.iter().any(|(_, it)| it.mode == AttachMode::Netfilter);
+    let place = |link: &'a Link, hook| Place { interface: &link.name, hook, has_xdp: link.has_xdp };
+    let mut places = Vec::new();
+    if let Some(link) = loopback {
+        places.extend([Hook::Tc, Hook::Egress].map(|hook| place(link, hook)));
+    }
+    for (link, attached) in attached {
+        let mut add = |hook| places.push(place(link, hook));
+        add(Hook::Egress);
+        if attached.mode != AttachMode::Netfilter {
+            add(Hook::Tc);
+        }
+        if attached.mode == AttachMode::Xdp {
+            add(Hook::Xdp);
+        }
+        if netfilter {
+            add(Hook::Leaving);
+        }
+    }
+    if netfilter {
+        places.push(Place { interface: door::HOST, hook: Hook::Routed, has_xdp: false });
+    }
+    places
+}
+
+/// How to attach to an interface, and why so.
+fn choose(link: &Link, mode: AttachMode) -> Attached {
+    let (mode, reason) = match mode {
+        AttachMode::Auto if link.kind.is_empty() => (AttachMode::Xdp, "a network card".into()),
+        AttachMode::Auto => {
+            let kind = &link.kind;
+            let why = format!("a {kind} interface: checksums may be unfilled, segments large");
+            (AttachMode::Tc, why)
+        }
+        asked => (asked, "as asked".into()),
+    };
+    Attached { interface: link.name.clone(), mode, reason }
+}
+
+fn attach_tc(
     pins: &Pins,
-    interface: &str,
-    name: &'static str,
-    side: TcAttachType,
+    place: &Place<'_>,
+    program: &'static str,
+    direction: TcAttachType,
 ) -> Result<(), StartError> {
-    let path = pins.link(interface, if side == TcAttachType::Ingress { "tc" } else { "egress" });
-    let mut program = pins.tc(name)?;
-    if stands(&path, holds_tc(&program, interface, side)) {
+    let interface = place.interface;
+    let path = pins.link(interface, place.hook.name());
+    let mut program = pins.tc(program)?;
+    if stands(&path, holds_tc(&program, interface, direction)) {
         return Ok(());
     }
     let failed = |source: ProgramError| StartError::Attach {
@@ -119,7 +181,7 @@ fn attach_classifier(
         source: Box::new(source),
     };
     let order = TcAttachOptions::TcxOrder(LinkOrder::default());
-    if let Ok(id) = program.attach_with_options(interface, side, order) {
+    if let Ok(id) = program.attach_with_options(interface, direction, order) {
         let link = program.take_link(id).map_err(failed)?;
         let link: FdLink = link.try_into().map_err(|error| pin_error(&path, &error))?;
         link.pin(&path).map_err(|error| pin_error(&path, &error))?;
@@ -130,20 +192,20 @@ fn attach_classifier(
     let clsact = aya::programs::tc::qdisc_add_clsact(interface);
     tracing::debug!(?clsact, interface, "clsact");
     let options = TcAttachOptions::Netlink(NlOptions::default());
-    let id = program.attach_with_options(interface, side, options).map_err(failed)?;
+    let id = program.attach_with_options(interface, direction, options).map_err(failed)?;
     let link = program.take_link(id).map_err(failed)?;
     std::mem::forget(link);
     Ok(())
 }
 
-fn attach_xdp(pins: &Pins, link: &Link) -> Result<(), StartError> {
-    let interface = &link.name;
-    let path = pins.link(interface, "xdp");
-    if stands(&path, link.has_xdp) {
+fn attach_xdp(pins: &Pins, place: &Place<'_>) -> Result<(), StartError> {
+    let interface = place.interface;
+    let path = pins.link(interface, place.hook.name());
+    if stands(&path, place.has_xdp) {
         return Ok(());
     }
     let failed = |source: ProgramError| StartError::Attach {
-        interface: interface.clone(),
+        interface: interface.to_owned(),
         mode: "XDP",
         source: Box::new(source),
     };
@@ -169,9 +231,9 @@ fn stands(path: &std::path::Path, on_interface: bool) -> bool {
 
 /// Whether the interface has the program; where the kernel cannot tell, before
 /// 6.6, it is believed to.
-fn holds_tc(program: &SchedClassifier, interface: &str, side: TcAttachType) -> bool {
+fn holds_tc(program: &SchedClassifier, interface: &str, direction: TcAttachType) -> bool {
     let Ok(own) = program.info().map(|info| info.id()) else { return true };
-    SchedClassifier::query_tcx(interface, side)
+    SchedClassifier::query_tcx(interface, direction)
         .map_or(true, |(_, programs)| programs.iter().any(|program| program.id() == own))
 }
 

@@ -6,6 +6,8 @@ use std::path::PathBuf;
 use aya::maps::MapError;
 use aya::programs::ProgramError;
 
+use super::door::DoorError;
+
 /// Why the eBPF plane could not be started, changed or removed.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
@@ -73,6 +75,9 @@ pub enum StartError {
     /// There is no such interface.
     #[error("no interface named {0}")]
     NoInterface(String),
+    /// Mode `netfilter` needs the host door.
+    #[error("mode netfilter cannot be had: {0}")]
+    NoDoor(DoorError),
     /// A program could not be attached.
     #[error("cannot attach to {interface} by {mode}: {source}")]
     Attach {

@@ -4,12 +4,14 @@
 //! * [`object`] loads the programs, pins them, and finds them again.
 //! * [`attach`] puts them on interfaces.
 //! * [`door`] is a pair of interfaces between the host's stack and the plane.
+//! * `lead` has the host route packets to the door, past its firewall.
 //! * `slow` is a thread that does what the programs cannot.
 //! * `store` reads and writes the maps.
 
 pub mod attach;
 pub mod door;
 mod error;
+mod lead;
 pub mod object;
 mod slow;
 mod store;
@@ -33,6 +35,7 @@ use ipvs_core::verdict::Reason;
 pub use self::attach::{AttachMode, Attached};
 use self::door::{Door, DoorError};
 pub use self::error::StartError;
+use self::lead::Lead;
 use self::object::Pins;
 use self::slow::SlowPath;
 use self::store::BpfStore;
@@ -53,6 +56,12 @@ pub struct Options {
     pub limits: Limits,
 }
 
+impl Options {
+    fn needs_door(&self) -> bool {
+        self.interfaces.iter().any(|(_, mode)| *mode == AttachMode::Netfilter)
+    }
+}
+
 /// The eBPF plane of this network namespace.
 #[derive(Debug)]
 pub struct BpfPlane {
@@ -62,6 +71,7 @@ pub struct BpfPlane {
     pins: Pins,
     managed: HashMap<DestId, (u32, Family, Addr)>,
     door: Result<Door, DoorError>,
+    lead: Lead,
     slow: Result<SlowPath, StartError>,
 }
 
@@ -79,14 +89,20 @@ impl BpfPlane {
         } else {
             Registry::new(store).map_err(StartError::map)?
         };
+        let door = match open_door() {
+            Err(error) if options.needs_door() => return Err(StartError::NoDoor(error)),
+            door => door,
+        };
         let attached = attach::attach_all(&pins, &options.interfaces)?;
-        let door = open_door();
+        let led = attached.iter().filter(|it| it.mode == AttachMode::Netfilter);
+        let lead = Lead::new(led.map(|it| it.interface.clone()).collect());
+        let lead = lead.map_err(StartError::Netlink)?;
         let managed = HashMap::new();
         let slow = pins.open().and_then(SlowPath::start);
         if let Err(error) = &slow {
             tracing::warn!(%error, "there is no slow path: fragments are lost");
         }
-        let mut plane = Self { registry, attached, adopted, pins, managed, door, slow };
+        let mut plane = Self { registry, attached, adopted, pins, managed, door, lead, slow };
         plane.registry.store_mut().sweep();
         plane.host_changed();
         Ok(plane)
@@ -127,10 +143,20 @@ impl BpfPlane {
 
     /// Removes what is pinned in `directory`, whichever version pinned it.
     pub fn detach_at(directory: &Path) -> Result<(), StartError> {
+        let mut netlink = Rtnetlink::open().map_err(StartError::Netlink)?;
+        // First, so that no packet is led to where nobody takes it.
+        lead::remove(&mut netlink).map_err(StartError::Netlink)?;
         Pins::at(directory)?.remove()?;
-        Rtnetlink::open()
-            .and_then(|mut netlink| Door::remove(&mut netlink))
-            .map_err(StartError::Netlink)
+        Door::remove(&mut netlink).map_err(StartError::Netlink)
+    }
+
+    /// Has the host lead to the door what is for the services that there are.
+    fn lead_packets(&mut self) {
+        if !self.lead.is_idle() {
+            let door = self.door.as_ref().map_or(0, |door| door.host);
+            let ports = self.registry.settings().ftp_ports;
+            self.lead.follow(door, self.registry.service_keys(), &ports);
+        }
     }
 
     /// Has the kernel keep the neighbours of all destinations resolved, and
@@ -176,6 +202,13 @@ impl Control for BpfPlane {
             .any(|command| matches!(command, Command::AddDest(..) | Command::EditDest(..)));
         if adds {
             self.follow_dests();
+        }
+        let leads = commands.iter().any(|command| {
+            use Command::{AddService, DeleteService, Flush};
+            matches!(command, AddService(..) | DeleteService(..) | Flush)
+        });
+        if leads {
+            self.lead_packets();
         }
         Ok(())
     }
@@ -231,6 +264,7 @@ impl Plane for BpfPlane {
         let pins = format!("eBPF programs {origin}, pinned in {}", self.pins.directory().display());
         let mut lines = vec![pins];
         lines.extend(self.attached.iter().map(ToString::to_string));
+        lines.extend(self.lead.report());
         match &self.door {
             Ok(_) => lines.extend(Door::hindrance()),
             Err(error) => lines.push(format!("no host door: {error}")),
@@ -250,6 +284,7 @@ impl Plane for BpfPlane {
         if let Err(error) = self.registry.change_settings(|settings| settings.ftp_ports = ports) {
             tracing::error!(%error, "the ports of FTP could not be set");
         }
+        self.lead_packets();
     }
 
     fn host_changed(&mut self) {
@@ -267,6 +302,7 @@ impl Plane for BpfPlane {
             tracing::warn!(%error, "mark rules do not follow a changed interface");
         }
         self.registry.refresh_sources();
+        self.lead_packets();
         self.follow_dests();
         if let Ok(slow) = &self.slow {
             slow.refresh();

@@ -62,12 +62,19 @@ pub(super) const MAPS: &[&str] = &[
 pub(super) const TC: &str = "ipvs_tc";
 /// The TC program for what the host sends.
 pub(super) const EGRESS: &str = "ipvs_egress";
+/// The TC programs for packets that have passed the host's firewall: for those
+/// that are routed to the door, and for those that leave the host.
+pub(super) const TC_ROUTED: &str = "ipvs_tc_routed";
+pub(super) const TC_LEAVING: &str = "ipvs_tc_leaving";
 /// The XDP program.
 pub(super) const XDP: &str = "ipvs_xdp";
 /// The arrays of programs by which packets go on. They are pinned because the
 /// kernel empties one that nothing outside it refers to.
 const TC_PROGRAMS: &str = "IPVS_TC_PROGRAMS";
 const XDP_PROGRAMS: &str = "IPVS_XDP_PROGRAMS";
+/// The place behind the stages of the TC program, for the two above to go on by.
+#[expect(clippy::cast_possible_truncation, reason = "there are a few")]
+const BEGIN: u32 = Stage::ALL.len() as u32;
 /// The TC and the XDP program of a stage.
 const fn programs_of(stage: Stage) -> [&'static str; 2] {
     match stage {
@@ -182,9 +189,10 @@ impl Pins {
         }
         loader.override_global("IPVS_NEAR_BUCKETS", &near_buckets, true);
         let mut object = loader.load(OBJECT).map_err(load_error)?;
-        for name in [TC, EGRESS, XDP, CONTROL] {
+        for name in [TC, EGRESS, TC_ROUTED, TC_LEAVING, XDP, CONTROL] {
             load_program(&mut object, name)?;
         }
+        go_on_by(&mut object, TC_PROGRAMS, BEGIN, TC)?;
         for stage in Stage::ALL {
             for (array, name) in [TC_PROGRAMS, XDP_PROGRAMS].into_iter().zip(programs_of(stage)) {
                 load_program(&mut object, name)?;
@@ -199,7 +207,7 @@ impl Pins {
             data.pin(self.map(name)).map_err(|error| self.pin_error(name, &error))?;
             maps.insert(*name, data);
         }
-        for name in [TC, EGRESS, XDP, CONTROL] {
+        for name in [TC, EGRESS, TC_ROUTED, TC_LEAVING, XDP, CONTROL] {
             let program = object
                 .program_mut(name)
                 .ok_or_else(|| self.pin_error(name, &"not in the object"))?;
@@ -224,7 +232,7 @@ impl Pins {
         Ok(Maps { by_name: maps, control, directory: self.directory.clone() })
     }
 
-    /// [`TC`] or [`EGRESS`].
+    /// The TC program of this name.
     pub(super) fn tc(&self, name: &'static str) -> Result<SchedClassifier, StartError> {
         SchedClassifier::from_pin(self.map(name)).map_err(|error| self.pin_error(name, &error))
     }

@@ -187,6 +187,11 @@ impl<S: Store> Registry<S> {
         self.services.keys().copied()
     }
 
+    /// The key of every service, in no particular order.
+    pub fn service_keys(&self) -> impl Iterator<Item = &ServiceKey> {
+        self.services.keys()
+    }
+
     /// Every destination that is on a list, in no particular order.
     pub fn listed_dests(&self) -> impl Iterator<Item = (DestId, &Dest)> {
         self.services

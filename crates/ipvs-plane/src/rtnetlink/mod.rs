@@ -1,6 +1,6 @@
 //! What both planes ask of the host's network: interfaces, addresses, routes
-//! and neighbours, by rtnetlink, one question and its answer at a time; and the
-//! one thing they make there, a pair of interfaces.
+//! and neighbours, by rtnetlink, one question and its answer at a time; and what
+//! they make there: a pair of interfaces, rules and routes that lead to it.
 //!
 //! A socket belongs to the network namespace of the thread that opened it, and
 //! stays in it whichever thread uses it.
@@ -10,6 +10,7 @@ mod monitor;
 mod neighbour;
 mod pair;
 mod route;
+mod rule;
 
 use std::io;
 
@@ -26,6 +27,7 @@ pub use monitor::{Changes, Monitor};
 pub use neighbour::{Neighbour, NeighbourState};
 pub(crate) use pair::{End, Inet};
 pub use route::FoundRoute;
+pub(crate) use rule::{LOCAL_TABLE, OwnRoute, Rule};
 
 /// More than the kernel puts into one datagram.
 const DATAGRAM_LEN: usize = 1 << 16;

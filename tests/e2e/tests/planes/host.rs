@@ -45,6 +45,10 @@ pub(crate) fn asks(plane: Plane) -> Result<()> {
 /// counts.
 pub(crate) fn serves(plane: Plane) -> Result<()> {
     let bed = Bed::new(plane, 1)?;
+    if plane == Plane::Netfilter {
+        // The kernel does not send on to the plane what it has a socket for.
+        bed.lab.director().sysctl("net/ipv4/tcp_early_demux", "0")?;
+    }
     let _servers = [80, 8080]
         .map(|port| HttpServer::start(bed.lab.director(), "director", port))
         .into_iter()

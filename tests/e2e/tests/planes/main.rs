@@ -13,6 +13,7 @@ mod datagrams;
 mod ftp;
 mod host;
 mod malformed;
+mod netfilter;
 mod start;
 mod streams;
 mod tunnels;
@@ -23,7 +24,7 @@ use std::io::{self, Write as _};
 use std::process::ExitCode;
 
 use anyhow::Result;
-use ipvs_e2e::{ALL_PLANES, PLANES, Plane, programs};
+use ipvs_e2e::{ALL_PLANES, ALL_WAYS, PLANES, Plane, programs};
 use libtest_mimic::{Arguments, Trial};
 use rustix::mount::{MountFlags, mount};
 
@@ -32,19 +33,21 @@ type Test = (&'static str, &'static [&'static str], &'static [Plane], fn(Plane) 
 
 const BPF: &[Plane] = &[Plane::Bpf];
 const IN_KERNEL: &[Plane] = &[Plane::Bpf, Plane::Xdp];
+const ALL_IN_KERNEL: &[Plane] = &[Plane::Bpf, Plane::Xdp, Plane::Netfilter];
+const NETFILTER: &[Plane] = &[Plane::Netfilter];
 const USER: &[Plane] = &[Plane::User];
 
 const TESTS: &[Test] = &[
-    ("curl_gets_pages_from_all_servers_in_turn", web::NEEDS_CURL, &ALL_PLANES, web::pages),
+    ("curl_gets_pages_from_all_servers_in_turn", web::NEEDS_CURL, &ALL_WAYS, web::pages),
     ("wrk_finds_no_error", web::NEEDS_WRK, &ALL_PLANES, web::load),
     ("large_bodies_arrive_whole_in_both_directions", web::NEEDS_CURL, &ALL_PLANES, web::bodies),
     ("bodies_arrive_through_every_tunnel", web::NEEDS_CURL, &ALL_PLANES, tunnels::bodies),
-    ("files_are_had_by_ftp_in_every_way", ftp::NEEDS, &ALL_PLANES, ftp::transfers),
     ("the_director_itself_may_ask_its_services", host::NEEDS, IN_KERNEL, host::asks),
-    ("a_server_on_the_director_answers", host::NEEDS, IN_KERNEL, host::serves),
+    ("a_server_on_the_director_answers", host::NEEDS, ALL_IN_KERNEL, host::serves),
+    ("files_are_had_by_ftp_in_every_way", ftp::NEEDS, &ALL_WAYS, ftp::transfers),
     ("iperf3_streams_in_both_directions", streams::NEEDS, &ALL_PLANES, streams::tcp),
     ("iperf3_sends_datagrams", streams::NEEDS, &ALL_PLANES, streams::udp),
-    ("datagrams_in_fragments_are_answered_by_such", &[], &ALL_PLANES, datagrams::fragments),
+    ("datagrams_in_fragments_are_answered_by_such", &[], &ALL_WAYS, datagrams::fragments),
     ("a_killed_daemon_breaks_no_transfer", web::NEEDS_CURL, BPF, adopt::transfer_survives),
     ("the_next_daemon_finds_everything_as_it_was", &[], BPF, adopt::everything_is_found),
     ("sigterm_leaves_the_plane_running", &[], BPF, adopt::sigterm),
@@ -57,6 +60,18 @@ const TESTS: &[Test] = &[
         malformed::wrong_transport,
     ),
     ("two_cpus_schedule_fairly_and_count_exactly", &[], IN_KERNEL, cpus::fairness),
+    (
+        "a_firewall_drops_marks_and_limits_what_is_for_services",
+        netfilter::NEEDS,
+        NETFILTER,
+        netfilter::firewall,
+    ),
+    (
+        "the_way_past_the_firewall_is_made_and_unmade",
+        netfilter::NEEDS_IP,
+        NETFILTER,
+        netfilter::way,
+    ),
     ("a_refused_command_changes_nothing", &[], &PLANES, api::refused_commands),
     ("nonsense_on_the_socket_harms_nobody", &[], USER, api::nonsense),
     ("a_client_that_does_not_read_delays_nobody", &[], USER, api::slow_client),
@@ -84,7 +99,9 @@ fn main() -> ExitCode {
         planes.iter().map(move |plane| {
             let missing = needs.iter().find(|program| programs::find(program).is_none());
             let reason = match (is_root, plane, missing) {
-                (false, Plane::Bpf | Plane::Xdp, _) => Some("the eBPF plane needs root".to_owned()),
+                (false, Plane::Bpf | Plane::Xdp | Plane::Netfilter, _) => {
+                    Some("the eBPF plane needs root".to_owned())
+                }
                 (_, _, Some(program)) => Some(format!("{program} is not installed")),
                 _ => None,
             };
