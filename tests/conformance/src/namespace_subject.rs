@@ -2,7 +2,7 @@
 //! wires, and its clock moved instead of waited for.
 
 use std::process::Stdio;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, Result};
 use ipvs_core::snapshot::Control;
@@ -63,6 +63,9 @@ pub struct NamespaceSubject {
     #[expect(dead_code, reason = "ends when it is dropped")]
     visit: Visit,
     elapsed: Duration,
+    /// When its clock began to run, and how far it was set on since.
+    started: Instant,
+    set_on: Duration,
     /// Where lines run that need our programs in a shell, from the first of them on.
     room: Option<Room>,
 }
@@ -86,8 +89,18 @@ impl NamespaceSubject {
         let wire = Wire::open(&layout, host)?;
         let visit = Visit::to(&layout.director)?;
         let mut driven = start()?;
+        let started = Instant::now();
         driven.pass_time(subject::BEFORE);
-        let mut subject = Self { driven, wire, layout, visit, elapsed: Duration::ZERO, room: None };
+        let mut subject = Self {
+            driven,
+            wire,
+            layout,
+            visit,
+            elapsed: Duration::ZERO,
+            started,
+            set_on: Duration::ZERO,
+            room: None,
+        };
         subject.settle()?;
         Ok(subject)
     }
@@ -187,9 +200,12 @@ impl Subject for NamespaceSubject {
             return Ok(Vec::new());
         }
         while self.elapsed < to {
-            let step = subject::next_tick(self.elapsed).min(to).saturating_sub(self.elapsed);
-            self.elapsed += step;
-            self.driven.pass_time(step);
+            self.elapsed = subject::next_tick(self.elapsed).min(to);
+            // Its clock runs while we work: it is set on by what it lacks.
+            let shown = self.started.elapsed() + self.set_on;
+            let lacking = self.elapsed.saturating_sub(shown);
+            self.set_on += lacking;
+            self.driven.pass_time(lacking);
         }
         Ok(self.settle()?)
     }
