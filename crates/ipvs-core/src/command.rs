@@ -3,6 +3,7 @@
 use crate::dest::{DestKey, DestSpec};
 use crate::mark::MarkRule;
 use crate::service::{ServiceKey, ServiceSpec};
+use crate::sync::{SyncDaemon, SyncState};
 
 /// One edit. A list of them is applied wholly or not at all.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -26,6 +27,10 @@ pub enum Command {
     Flush,
     /// `ipvsadm --set`: changes the timeouts that are not zero.
     SetTimeouts(TimeoutEdit),
+    /// `ipvsadm --start-daemon`: starts a sync daemon.
+    StartSync(SyncDaemon),
+    /// `ipvsadm --stop-daemon`: stops a sync daemon.
+    StopSync(SyncState),
     /// `ipvs mark add`: adds a rule to the end of the list.
     AddMarkRule(MarkRule),
     /// `ipvs mark del`: takes the rule off the list.
@@ -70,6 +75,15 @@ pub enum CommandError {
     /// The service has no such destination (`ENOENT`).
     #[error("no such destination")]
     NoSuchDest,
+    /// A sync daemon of this kind runs (`EEXIST`).
+    #[error("sync daemon already runs")]
+    SyncRuns,
+    /// No sync daemon of this kind runs (`ESRCH`).
+    #[error("no such sync daemon runs")]
+    NoSync,
+    /// The host has no interface of this name (`ENODEV`).
+    #[error("no such interface")]
+    NoInterface,
     /// This mark rule is there (`EEXIST`).
     #[error("mark rule already exists")]
     MarkRuleExists,

@@ -39,6 +39,7 @@ pub mod service;
 pub mod settings;
 pub mod snapshot;
 pub mod stats;
+pub mod sync;
 pub mod sysctl;
 pub mod tables;
 pub mod time;

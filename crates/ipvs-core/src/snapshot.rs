@@ -8,6 +8,7 @@ use crate::mark::MarkRule;
 use crate::name::Name;
 use crate::service::{ServiceKey, ServiceSpec};
 use crate::stats::{Counters, Rates};
+use crate::sync::SyncDaemon;
 use crate::sysctl::{self, SysctlError};
 use crate::verdict::Reason;
 
@@ -109,6 +110,11 @@ pub trait Control {
 
     /// The timeouts in force.
     fn timeouts(&mut self) -> Timeouts;
+
+    /// Calls `each` for every sync daemon that runs, the master first.
+    fn sync_daemons(&mut self, each: &mut dyn FnMut(&SyncDaemon)) {
+        let _ = each;
+    }
 
     /// Totals since the zero point and rates, of all services together.
     fn statistics(&mut self) -> (Counters, Rates) {

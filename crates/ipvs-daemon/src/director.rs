@@ -5,10 +5,12 @@ use ipvs_core::mark::MarkRule;
 use ipvs_core::service::ServiceKey;
 use ipvs_core::snapshot::{ConnStatus, Control, DestStatus, Refused, ServiceStatus, Timeouts};
 use ipvs_core::stats::{Counters, Rates};
+use ipvs_core::sync::{SyncDaemon, SyncState};
 use ipvs_core::sysctl::{self, SysctlError};
 use ipvs_core::verdict::Reason;
 use ipvs_plane::bpf::BpfPlane;
 use ipvs_plane::plane::Plane;
+use ipvs_plane::registry::sync;
 use ipvs_plane::user::UserPlane;
 
 use crate::pins::PinsLock;
@@ -60,6 +62,12 @@ impl Director {
     pub(crate) fn words(&mut self) -> Vec<String> {
         let mut lines = vec![self.choice.clone()];
         lines.extend(self.plane().report());
+        self.plane().sync_daemons(&mut |daemon| {
+            let master = daemon.state == SyncState::Master.number();
+            let kind = if master { "master" } else { "backup" };
+            let interface = daemon.interface;
+            lines.push(format!("{kind} sync daemon on {interface}: it {}", sync::NO_MESSAGES));
+        });
         lines
     }
 }
@@ -87,6 +95,10 @@ impl Control for Director {
 
     fn mark_rules(&mut self, each: &mut dyn FnMut(&MarkRule)) {
         self.plane().mark_rules(each);
+    }
+
+    fn sync_daemons(&mut self, each: &mut dyn FnMut(&SyncDaemon)) {
+        self.plane().sync_daemons(each);
     }
 
     fn timeouts(&mut self) -> Timeouts {

@@ -16,7 +16,7 @@ use crate::numbers::{self, command, info, top};
 use crate::service::{self, ServiceAttrs};
 use crate::statistics::{self, Statistics};
 use crate::status::{self, Status};
-use crate::sync::{self, DaemonAttrs, SyncDaemon, SyncState};
+use crate::sync::{self, DaemonAttrs, SyncDaemon};
 use crate::{conn, controller, setting};
 
 mod marks;
@@ -104,6 +104,8 @@ impl<T: Transport> Client<T> {
             Command::Zero(_) => command::ZERO,
             Command::Flush => command::FLUSH,
             Command::SetTimeouts(_) => command::SET_CONFIG,
+            Command::StartSync(_) => command::NEW_DAEMON,
+            Command::StopSync(_) => command::DEL_DAEMON,
             Command::AddMarkRule(_) | Command::DeleteMarkRule(_) | Command::FlushMarkRules => {
                 return self.change_marks(core::slice::from_ref(edit));
             }
@@ -128,6 +130,8 @@ impl<T: Transport> Client<T> {
             | Command::AddMarkRule(_)
             | Command::DeleteMarkRule(_)
             | Command::FlushMarkRules => {}
+            Command::StartSync(daemon) => sync::write(writer, daemon),
+            Command::StopSync(state) => sync::write_state(writer, *state),
             Command::SetTimeouts(edit) => {
                 writer.u32(top::TIMEOUT_TCP, edit.tcp);
                 writer.u32(top::TIMEOUT_TCP_FIN, edit.tcp_fin);
@@ -299,18 +303,6 @@ impl<T: Transport> Client<T> {
             },
         )?;
         Ok(daemons)
-    }
-
-    /// Starts a sync daemon.
-    pub fn start_sync(&mut self, daemon: &SyncDaemon) -> Result<(), ClientError> {
-        let write = |writer: &mut Writer| sync::write(writer, daemon);
-        self.ask(command::NEW_DAEMON, write, |_, _| Some(()))
-    }
-
-    /// Stops a sync daemon.
-    pub fn stop_sync(&mut self, state: SyncState) -> Result<(), ClientError> {
-        let write = |writer: &mut Writer| sync::write_state(writer, state);
-        self.ask(command::DEL_DAEMON, write, |_, _| Some(()))
     }
 
     /// Asks the controller for a family's number.

@@ -6,10 +6,12 @@ use rustix::io::Errno;
 /// The errno that the kernel gives where it refuses the same command.
 pub fn errno_of(error: CommandError) -> Errno {
     match error {
-        CommandError::ServiceExists | CommandError::DestExists | CommandError::MarkRuleExists => {
-            Errno::EXIST
-        }
-        CommandError::NoSuchService => Errno::SRCH,
+        CommandError::ServiceExists
+        | CommandError::DestExists
+        | CommandError::SyncRuns
+        | CommandError::MarkRuleExists => Errno::EXIST,
+        CommandError::NoSuchService | CommandError::NoSync => Errno::SRCH,
+        CommandError::NoInterface => Errno::NODEV,
         CommandError::UnknownScheduler
         | CommandError::UnknownPersistenceEngine
         | CommandError::NoSuchDest

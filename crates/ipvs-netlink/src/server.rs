@@ -11,7 +11,7 @@ use crate::message::{
 };
 use crate::numbers::{self, MAX_TIMEOUT_SECS, command, info, top};
 use crate::service::{self, ServiceAttrs};
-use crate::sync::{DaemonAttrs, SyncState};
+use crate::sync::{self, DaemonAttrs, SyncState};
 use crate::{conn, controller, errno_of, marks, setting, statistics, status};
 
 /// Length at which a dump begins a new datagram, in octets.
@@ -245,7 +245,7 @@ fn ipvs(
     match (request.command, request.dump) {
         (command::GET_SERVICE, true) => Ok(dump_services(request, control, reply)),
         (command::GET_DEST, true) => Ok(dump_dests(request, control, reply)),
-        (command::GET_DAEMON, true) => Ok(Dump::new(request.header, DUMP_LEN, reply).finish()),
+        (command::GET_DAEMON, true) => Ok(dump_daemons(request, control, reply)),
         (command::GET_DEST | command::GET_DAEMON, false) | (_, true) => Err(Errno::OPNOTSUPP),
         (_, false) => {
             let top = Top::parse(request.attrs, TOP_POLICY).or(Err(Errno::RANGE))?;
@@ -292,8 +292,6 @@ fn plain(
             });
             Ok(())
         }
-        command::NEW_DAEMON => new_daemon(top),
-        command::DEL_DAEMON => del_daemon(top),
         _ => {
             let command = decode(request.command, top, control)?;
             control.apply(&[command]).map_err(|refused| errno_of(refused.error))
@@ -306,6 +304,15 @@ fn decode(number: u8, top: &Top<'_>, control: &mut dyn Control) -> Result<Comman
     match number {
         command::FLUSH => return Ok(Command::Flush),
         command::SET_CONFIG => return timeouts(top),
+        command::NEW_DAEMON => {
+            let daemon = DaemonAttrs::parse(top.get(top::DAEMON))?.daemon()?;
+            return Ok(Command::StartSync(daemon));
+        }
+        command::DEL_DAEMON => {
+            let state = DaemonAttrs::parse(top.get(top::DAEMON))?.state()?;
+            let state = SyncState::from_number(state).ok_or(Errno::INVAL)?;
+            return Ok(Command::StopSync(state));
+        }
         command::ZERO if top.get(top::SERVICE).is_none() => return Ok(Command::Zero(None)),
         _ => {}
     }
@@ -354,19 +361,22 @@ fn timeouts(top: &Top<'_>) -> Result<Command, Errno> {
     }))
 }
 
-/// `NEW_DAEMON`: checked as the kernel does, then refused, for there is no
-/// connection synchronisation yet.
-fn new_daemon(top: &Top<'_>) -> Result<(), Errno> {
-    let daemon = DaemonAttrs::parse(top.get(top::DAEMON))?.daemon()?;
-    SyncState::from_number(daemon.state).ok_or(Errno::INVAL)?;
-    Err(Errno::OPNOTSUPP)
-}
-
-/// `DEL_DAEMON`: none can be running.
-fn del_daemon(top: &Top<'_>) -> Result<(), Errno> {
-    let state = DaemonAttrs::parse(top.get(top::DAEMON))?.state()?;
-    SyncState::from_number(state).ok_or(Errno::INVAL)?;
-    Err(Errno::SRCH)
+/// `GET_DAEMON`: the sync daemons that run, which are two at most.
+fn dump_daemons(
+    request: &Request<'_, '_>,
+    control: &mut dyn Control,
+    reply: &mut dyn FnMut(&[u8]),
+) -> Answered {
+    let header = answer(request.header, numbers::FAMILY_ID, flags::MULTI);
+    let mut dump = Dump::new(request.header, DUMP_LEN, reply);
+    control.sync_daemons(&mut |daemon| {
+        dump.message(|writer| {
+            writer.generic(header, command::NEW_DAEMON, numbers::FAMILY_VERSION, |writer| {
+                sync::write(writer, daemon);
+            });
+        });
+    });
+    dump.finish()
 }
 
 /// `GET_SERVICE` as a dump.

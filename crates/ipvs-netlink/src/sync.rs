@@ -3,6 +3,7 @@
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 use ipvs_core::name::Name;
+pub use ipvs_core::sync::{SyncDaemon, SyncState};
 use rustix::io::Errno;
 
 use crate::attr::{Policy, Table, Writer};
@@ -18,54 +19,6 @@ const POLICY: &[(u16, Policy)] = &[
     (n::MCAST_PORT, Policy::AtLeast(2)),
     (n::MCAST_TTL, Policy::AtLeast(1)),
 ];
-
-/// Which half of connection synchronisation a daemon is.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum SyncState {
-    /// Sends its connections.
-    Master,
-    /// Takes those of a master.
-    Backup,
-}
-
-impl SyncState {
-    /// The state with this number on the wire.
-    pub const fn from_number(number: u32) -> Option<Self> {
-        match number {
-            1 => Some(Self::Master),
-            2 => Some(Self::Backup),
-            _ => None,
-        }
-    }
-
-    /// Its number on the wire.
-    pub const fn number(self) -> u32 {
-        match self {
-            Self::Master => 1,
-            Self::Backup => 2,
-        }
-    }
-}
-
-/// The parameters of a sync daemon. 0 and `None` leave the choice to the
-/// director; an answer leaves out what the director does not say.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct SyncDaemon {
-    /// Number of the state, which may be none.
-    pub state: u32,
-    /// Interface that it sends or listens on.
-    pub interface: Name,
-    /// Only its low octet counts.
-    pub sync_id: u32,
-    /// Longest payload of a message, in octets.
-    pub max_len: u16,
-    /// Multicast group.
-    pub group: Option<IpAddr>,
-    /// UDP port.
-    pub port: u16,
-    /// TTL or hop limit.
-    pub ttl: u8,
-}
 
 /// A daemon nest that has been read.
 #[derive(Clone, Copy, Debug)]

@@ -13,6 +13,7 @@ use ipvs_core::name::Name;
 use ipvs_core::service::{ServiceFlags, ServiceKey, ServiceSpec};
 use ipvs_core::snapshot::{ConnStatus, Timeouts};
 use ipvs_core::stats::Counters;
+use ipvs_core::sync::{SyncDaemon, SyncState};
 use ipvs_core::sysctl;
 use ipvs_core::verdict::Reason;
 use ipvs_netlink::client::LocalTransport;
@@ -221,9 +222,24 @@ fn statistics_have_a_total_and_a_part_for_each_cpu() {
 }
 
 #[test]
-fn no_sync_daemon_is_listed() {
+fn a_sync_daemon_is_listed_as_it_was_started() {
     let mut table = SmallTable::default();
     let mut client = Client::new(LocalTransport::new(&mut table)).unwrap();
+    assert_eq!(client.sync_daemons().unwrap(), []);
+    let daemon = SyncDaemon {
+        state: SyncState::Backup.number(),
+        interface: "c0".into(),
+        sync_id: 300,
+        max_len: 1400,
+        group: "ff02::99".parse().ok(),
+        port: 9999,
+        ttl: 3,
+    };
+    client.apply(&Command::StartSync(daemon)).unwrap();
+    assert_eq!(client.sync_daemons().unwrap(), [daemon]);
+    let twice = client.apply(&Command::StartSync(daemon)).unwrap_err();
+    assert!(matches!(twice, ClientError::Refused(Errno::EXIST)), "{twice}");
+    client.apply(&Command::StopSync(SyncState::Backup)).unwrap();
     assert_eq!(client.sync_daemons().unwrap(), []);
 }
 

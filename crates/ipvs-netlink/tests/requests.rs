@@ -223,7 +223,7 @@ fn destinations_of_an_unknown_service_are_an_empty_dump() {
 }
 
 #[test]
-fn no_sync_daemon_runs() {
+fn no_sync_daemon_runs_unless_started() {
     let datagrams = answer(&mut table(), &ipvs(DUMP, command::GET_DAEMON, |_| {}));
     assert_eq!(datagrams.len(), 1);
     let stop = |state| {

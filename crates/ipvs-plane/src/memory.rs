@@ -41,6 +41,8 @@ pub trait Host {
     }
     /// The number of the interface of this name.
     fn interface(&self, name: &str) -> Option<u32>;
+    /// The MTU of the interface of this name.
+    fn mtu(&self, name: &str) -> Option<u32>;
     /// Its memory.
     fn memory(&self) -> HostMemory {
         HostMemory::PLENTY
@@ -592,5 +594,9 @@ impl<H: Host> Store for MemoryTables<H> {
 
     fn interface(&mut self, name: &str) -> Option<u32> {
         self.host.interface(name)
+    }
+
+    fn mtu(&mut self, name: &str) -> Option<u32> {
+        self.host.mtu(name)
     }
 }

@@ -219,4 +219,6 @@ pub trait Store {
     fn source_towards(&mut self, family: Family, addr: Addr) -> Addr;
     /// The number of the interface of this name.
     fn interface(&mut self, name: &str) -> Option<u32>;
+    /// The MTU of the interface of this name.
+    fn mtu(&mut self, name: &str) -> Option<u32>;
 }

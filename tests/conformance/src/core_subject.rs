@@ -70,6 +70,10 @@ impl memory::Host for Virtual {
         self.host.interface(name).map(|it| it.index)
     }
 
+    fn mtu(&self, name: &str) -> Option<u32> {
+        self.host.interface(name).map(|it| it.mtu)
+    }
+
     fn now(&self) -> Instant {
         self.now
     }

@@ -13,14 +13,7 @@ pub(crate) fn change<T: Transport>(
     client: &mut Client<T>,
     line: &Invocation,
 ) -> Result<(), ClientError> {
-    match line.verb {
-        Verb::StartDaemon => client.start_sync(&line.sync),
-        Verb::StopDaemon => {
-            let state = SyncState::from_number(line.sync.state);
-            client.stop_sync(state.unwrap_or(SyncState::Master))
-        }
-        _ => edit(line).map_or(Ok(()), |edit| client.apply(&edit)),
-    }
+    edit(line).map_or(Ok(()), |edit| client.apply(&edit))
 }
 
 /// The edit that a command line asks for.
@@ -36,6 +29,11 @@ fn edit(line: &Invocation) -> Option<Command> {
         Verb::Zero => Some(Command::Zero(line.given.has(Given::ServiceAddress).then_some(service))),
         Verb::Flush => Some(Command::Flush),
         Verb::Set => Some(Command::SetTimeouts(line.timeouts)),
-        Verb::List | Verb::Save | Verb::Restore | Verb::StartDaemon | Verb::StopDaemon => None,
+        Verb::StartDaemon => Some(Command::StartSync(line.sync)),
+        Verb::StopDaemon => {
+            let state = SyncState::from_number(line.sync.state);
+            Some(Command::StopSync(state.unwrap_or(SyncState::Master)))
+        }
+        Verb::List | Verb::Save | Verb::Restore => None,
     }
 }

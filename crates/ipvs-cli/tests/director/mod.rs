@@ -24,6 +24,14 @@ impl Host for NoHost {
         None
     }
 
+    fn mtu(&self, name: &str) -> Option<u32> {
+        match name {
+            "c0" | "s0" => Some(1500),
+            "lo" => Some(65536),
+            _ => None,
+        }
+    }
+
     fn now(&self) -> Instant {
         Instant::default()
     }

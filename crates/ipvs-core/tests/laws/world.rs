@@ -93,6 +93,10 @@ impl memory::Host for Host {
         None
     }
 
+    fn mtu(&self, _name: &str) -> Option<u32> {
+        None
+    }
+
     fn now(&self) -> Instant {
         Instant::from_nanos(self.nanos.get())
     }

@@ -12,6 +12,7 @@ use ipvs_core::service::{ServiceKey, ServiceSpec};
 use ipvs_core::settings::Settings;
 use ipvs_core::snapshot::{ConnStatus, Control, DestStatus, Refused, ServiceStatus, Timeouts};
 use ipvs_core::stats::{Counters, Rates};
+use ipvs_core::sync::SyncDaemon;
 use ipvs_core::sysctl::{self, SysctlError};
 use ipvs_core::verdict::Reason;
 
@@ -31,6 +32,8 @@ pub(crate) struct SmallTable {
     pub(crate) packets: Vec<(Reason, u64)>,
     /// Mark rules.
     pub(crate) marks: Vec<MarkRule>,
+    /// Sync daemons.
+    pub(crate) sync: Vec<SyncDaemon>,
 }
 
 impl Default for SmallTable {
@@ -39,7 +42,8 @@ impl Default for SmallTable {
         let (services, connections) = (Vec::new(), Vec::new());
         let (settings, counted) = (Settings::DEFAULT, vec![Counters::default()]);
         let (lines, packets, marks) = (Vec::new(), Vec::new(), Vec::new());
-        Self { services, timeouts, settings, counted, connections, lines, packets, marks }
+        let sync = Vec::new();
+        Self { services, timeouts, settings, counted, connections, lines, packets, marks, sync }
     }
 }
 
@@ -51,6 +55,28 @@ const SCHEDULERS: [&str; 15] = [
 impl SmallTable {
     fn find(&mut self, key: &ServiceKey) -> Option<&mut (ServiceStatus, Vec<DestStatus>)> {
         self.services.iter_mut().find(|(status, _)| status.key == *key)
+    }
+
+    /// On interfaces as where the transcripts were recorded.
+    fn start_sync(&mut self, daemon: SyncDaemon) -> Result<(), CommandError> {
+        let mtu = match daemon.interface.as_str() {
+            "c0" | "s0" => 1500,
+            "lo" => 65536,
+            _ => return Err(CommandError::NoInterface),
+        };
+        if self.sync.iter().any(|it| it.state == daemon.state) {
+            return Err(CommandError::SyncRuns);
+        }
+        if self.is_mixed() {
+            return Err(CommandError::Invalid);
+        }
+        self.sync.push(daemon.completed(mtu));
+        Ok(())
+    }
+
+    fn is_mixed(&self) -> bool {
+        let mut all = self.services.iter();
+        all.any(|(status, dests)| dests.iter().any(|dest| dest.key.family() != status.key.family()))
     }
 
     fn edit(&mut self, command: &Command) -> Result<(), CommandError> {
@@ -73,8 +99,9 @@ impl SmallTable {
                 self.services.retain(|(status, _)| status.key != key);
             }
             Command::AddDest(key, dest, spec) => {
+                let syncs = !self.sync.is_empty();
                 let (_, dests) = self.find(&key).ok_or(CommandError::NoSuchService)?;
-                check_dest(key.family(), &dest, &spec)?;
+                check_dest(key.family(), &dest, &spec, syncs)?;
                 if !is_usable(&dest) {
                     return Err(CommandError::Invalid);
                 }
@@ -84,8 +111,9 @@ impl SmallTable {
                 dests.insert(0, status_of(dest, spec));
             }
             Command::EditDest(key, dest, spec) => {
+                let syncs = !self.sync.is_empty();
                 let (_, dests) = self.find(&key).ok_or(CommandError::NoSuchService)?;
-                check_dest(key.family(), &dest, &spec)?;
+                check_dest(key.family(), &dest, &spec, syncs)?;
                 let status = dests.iter_mut().find(|status| status.key == dest);
                 status.ok_or(CommandError::NoSuchDest)?.spec = spec;
             }
@@ -104,6 +132,11 @@ impl SmallTable {
                 lay(&mut self.timeouts.tcp, edit.tcp);
                 lay(&mut self.timeouts.tcp_fin, edit.tcp_fin);
                 lay(&mut self.timeouts.udp, edit.udp);
+            }
+            Command::StartSync(daemon) => self.start_sync(daemon)?,
+            Command::StopSync(state) => {
+                let at = self.sync.iter().position(|it| it.state == state.number());
+                self.sync.remove(at.ok_or(CommandError::NoSync)?);
             }
             Command::AddMarkRule(rule) => self.marks.push(rule),
             Command::DeleteMarkRule(rule) => {
@@ -135,8 +168,14 @@ fn check_service(key: &ServiceKey, spec: &ServiceSpec) -> Result<(), CommandErro
     Ok(())
 }
 
-fn check_dest(service: Family, dest: &DestKey, spec: &DestSpec) -> Result<(), CommandError> {
-    if dest.family() != service && spec.forwarding() != ForwardingMethod::Tunnel {
+fn check_dest(
+    service: Family,
+    dest: &DestKey,
+    spec: &DestSpec,
+    syncs: bool,
+) -> Result<(), CommandError> {
+    let is_tunnel = spec.forwarding() == ForwardingMethod::Tunnel;
+    if dest.family() != service && (syncs || !is_tunnel) {
         return Err(CommandError::Invalid);
     }
     if spec.weight < 0 || spec.lower > spec.upper {
@@ -198,6 +237,10 @@ impl Control for SmallTable {
 
     fn connections(&mut self, each: &mut dyn FnMut(ConnStatus)) {
         self.connections.iter().for_each(|status| each(*status));
+    }
+
+    fn sync_daemons(&mut self, each: &mut dyn FnMut(&SyncDaemon)) {
+        self.sync.iter().for_each(each);
     }
 
     fn mark_rules(&mut self, each: &mut dyn FnMut(&MarkRule)) {

@@ -29,6 +29,7 @@ use ipvs_core::service::ServiceKey;
 use ipvs_core::settings::Settings;
 use ipvs_core::snapshot::{ConnStatus, Control, DestStatus, Refused, ServiceStatus, Timeouts};
 use ipvs_core::stats::{Counters, Rates};
+use ipvs_core::sync::SyncDaemon;
 use ipvs_core::sysctl::{self, SysctlError};
 use ipvs_core::verdict::Reason;
 
@@ -231,6 +232,10 @@ impl Control for BpfPlane {
 
     fn mark_rules(&mut self, each: &mut dyn FnMut(&MarkRule)) {
         Control::mark_rules(&mut self.registry, each);
+    }
+
+    fn sync_daemons(&mut self, each: &mut dyn FnMut(&SyncDaemon)) {
+        Control::sync_daemons(&mut self.registry, each);
     }
 
     fn timeouts(&mut self) -> Timeouts {

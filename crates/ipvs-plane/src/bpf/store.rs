@@ -25,7 +25,7 @@ use zerocopy::{FromBytes, transmute};
 use super::StartError;
 use super::object::Maps;
 use crate::registry::adopt::Found;
-use crate::rtnetlink::{FoundRoute, Rtnetlink};
+use crate::rtnetlink::{FoundRoute, Link, Rtnetlink};
 use crate::store::{Account, HostMemory, Limits, LoadValues, Owner, Store};
 
 /// Octets in front of an errand's words: an Ethernet header.
@@ -460,7 +460,16 @@ impl Store for BpfStore {
     }
 
     fn interface(&mut self, name: &str) -> Option<u32> {
-        let links = Rtnetlink::open().and_then(|mut netlink| netlink.links()).ok()?;
-        links.iter().find(|link| link.name == name).map(|link| link.index)
+        link(name).map(|link| link.index)
     }
+
+    fn mtu(&mut self, name: &str) -> Option<u32> {
+        link(name).map(|link| link.mtu)
+    }
+}
+
+/// The interface of this name.
+fn link(name: &str) -> Option<Link> {
+    let links = Rtnetlink::open().and_then(|mut netlink| netlink.links()).ok()?;
+    links.into_iter().find(|link| link.name == name)
 }

@@ -217,6 +217,10 @@ impl Host for LinuxHost {
         self.links.values().find(|link| link.name == name).map(|link| link.index)
     }
 
+    fn mtu(&self, name: &str) -> Option<u32> {
+        self.links.values().find(|link| link.name == name).map(|link| link.mtu)
+    }
+
     fn memory(&self) -> HostMemory {
         HostMemory::of_this_host()
     }

@@ -100,6 +100,8 @@ impl<S: Store> Registry<S> {
             dest_ids,
             runs,
             blocks: Runs::new(limits.blocks),
+            // Their words were in the daemon that has ended.
+            sync: Vec::new(),
             marks: Marks::adopt(rules, found.settings.mark_rules),
             caches: Ids::new(limits.caches()),
             serial,

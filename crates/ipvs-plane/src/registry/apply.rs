@@ -14,10 +14,11 @@ use ipvs_core::sched::{self, table};
 use ipvs_core::service::{SchedulerKind, ServiceKey, ServiceSpec};
 use ipvs_core::settings::Settings;
 use ipvs_core::snapshot::Refused;
+use ipvs_core::sync::SyncDaemon;
 
 use super::own::{Own, Owned};
 use super::trash::Trashed;
-use super::{Entry, Registry, Run, check, marks};
+use super::{Entry, Registry, Run, check, marks, sync};
 use crate::store::{Account, Owner, Store};
 
 /// What an edit does to the memory of a service's scheduler.
@@ -48,6 +49,8 @@ pub(super) struct Draft {
     zero: Vec<Option<ServiceKey>>,
     /// The mark rules, if they were touched.
     marks: Option<Vec<MarkRule>>,
+    /// Sync daemons.
+    pub(super) sync: Vec<SyncDaemon>,
     settings: Settings,
     taken_services: Vec<u32>,
     taken_dests: Vec<u32>,
@@ -77,6 +80,7 @@ impl<S: Store> Registry<S> {
             memory: Vec::new(),
             zero: Vec::new(),
             marks: None,
+            sync: self.sync.clone(),
             settings: self.settings,
             taken_services: Vec::new(),
             taken_dests: Vec::new(),
@@ -129,6 +133,8 @@ impl<S: Store> Registry<S> {
                 Ok(())
             }
             Command::SetTimeouts(edit) => set_timeouts(&mut draft.settings, edit),
+            Command::StartSync(daemon) => self.start_sync(draft, daemon),
+            Command::StopSync(state) => sync::stop(draft, *state),
             Command::AddMarkRule(rule) => marks::add(self.drafted_marks(draft), rule),
             Command::DeleteMarkRule(rule) => marks::delete(self.drafted_marks(draft), rule),
             Command::FlushMarkRules => {
@@ -209,7 +215,7 @@ impl<S: Store> Registry<S> {
         Ok(())
     }
 
-    fn dest_in(&self, draft: &Draft, id: DestId) -> Option<Dest> {
+    pub(super) fn dest_in(&self, draft: &Draft, id: DestId) -> Option<Dest> {
         draft.dests.get(&id).or_else(|| self.dests.get(&id)).copied()
     }
 
@@ -225,7 +231,7 @@ impl<S: Store> Registry<S> {
         spec: &DestSpec,
     ) -> Result<(), CommandError> {
         let mut entry = self.entry(draft, service)?;
-        check::dest(service, key, spec)?;
+        check::dest(service, key, spec, !draft.sync.is_empty())?;
         check::address(key.family(), key.addr)?;
         if self.position(draft, &entry, key).is_some() {
             return Err(CommandError::DestExists);
@@ -287,7 +293,7 @@ impl<S: Store> Registry<S> {
         spec: &DestSpec,
     ) -> Result<(), CommandError> {
         let entry = self.entry(draft, service)?;
-        check::dest(service, key, spec)?;
+        check::dest(service, key, spec, !draft.sync.is_empty())?;
         let id = self
             .position(draft, &entry, key)
             .and_then(|position| entry.dests.get(position).copied())
@@ -381,6 +387,10 @@ impl<S: Store> Registry<S> {
         }
         let came_and_went = draft.taken_services.into_iter().filter(|id| !kept.contains(id));
         came_and_went.for_each(|id| self.service_ids.untake(id));
+        for daemon in draft.sync.iter().filter(|daemon| !self.sync.contains(daemon)) {
+            tracing::warn!(interface = %daemon.interface, "a sync daemon {}", sync::NO_MESSAGES);
+        }
+        self.sync = draft.sync;
         // The number of services was counted while they were written.
         Ok(())
     }

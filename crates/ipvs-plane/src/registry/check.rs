@@ -17,13 +17,16 @@ pub(super) fn service(key: &ServiceKey, spec: &ServiceSpec) -> Result<SchedulerK
     Ok(kind)
 }
 
-/// Checks a destination's configuration, whether it is new or edited.
+/// Checks a destination's configuration, whether it is new or edited; `syncs` says
+/// whether a sync daemon runs, which knows one family a connection only.
 pub(super) fn dest(
     service: &ServiceKey,
     key: &DestKey,
     spec: &DestSpec,
+    syncs: bool,
 ) -> Result<(), CommandError> {
-    if key.family != service.family && spec.forwarding() != ForwardingMethod::Tunnel {
+    let is_tunnel = spec.forwarding() == ForwardingMethod::Tunnel;
+    if key.family != service.family && (syncs || !is_tunnel) {
         return Err(CommandError::Invalid);
     }
     if spec.weight < 0 || spec.lower > spec.upper {

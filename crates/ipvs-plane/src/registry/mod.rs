@@ -14,6 +14,7 @@ mod ids;
 mod marks;
 mod own;
 mod status;
+pub mod sync;
 #[cfg(test)]
 mod tests;
 mod trash;
@@ -25,6 +26,7 @@ use ipvs_core::dest::{Dest, DestId};
 use ipvs_core::engine::{self, Caller, CallerKey};
 use ipvs_core::service::{SchedulerKind, Service, ServiceKey, ServiceSpec};
 use ipvs_core::settings::Settings;
+use ipvs_core::sync::SyncDaemon;
 
 use crate::store::Store;
 use addrs::Addrs;
@@ -110,6 +112,7 @@ pub struct Registry<S> {
     /// Blocks of hash tables.
     blocks: Runs,
     marks: Marks,
+    sync: Vec<SyncDaemon>,
     /// Caches of lblc and lblcr.
     caches: Ids,
     serial: u64,
@@ -134,6 +137,7 @@ impl<S: Store> Registry<S> {
             runs: Runs::new(limits.members),
             blocks: Runs::new(limits.blocks),
             marks: Marks::default(),
+            sync: Vec::new(),
             caches: Ids::new(limits.caches()),
             serial: 0,
         };

@@ -11,6 +11,7 @@ use ipvs_core::proto::{self, tcp};
 use ipvs_core::service::{ServiceFlags, ServiceKey};
 use ipvs_core::snapshot::{ConnStatus, Control, DestStatus, Refused, ServiceStatus, Timeouts};
 use ipvs_core::stats::{Counters, Rates};
+use ipvs_core::sync::SyncDaemon;
 use ipvs_core::sysctl::{self, SysctlError};
 use ipvs_core::time::Instant;
 
@@ -92,6 +93,10 @@ impl<S: Store> Control for Registry<S> {
 
     fn mark_rules(&mut self, each: &mut dyn FnMut(&MarkRule)) {
         self.marks.rules.iter().for_each(each);
+    }
+
+    fn sync_daemons(&mut self, each: &mut dyn FnMut(&SyncDaemon)) {
+        self.sync.iter().for_each(each);
     }
 
     fn timeouts(&mut self) -> Timeouts {

@@ -37,6 +37,10 @@ impl Host for Clock {
         self.1.get()
     }
 
+    fn mtu(&self, _name: &str) -> Option<u32> {
+        self.1.get().map(|_| 1500)
+    }
+
     fn now(&self) -> Instant {
         self.0.get()
     }

@@ -31,6 +31,7 @@ use ipvs_core::service::ServiceKey;
 use ipvs_core::settings::Settings;
 use ipvs_core::snapshot::{ConnStatus, Control, DestStatus, Refused, ServiceStatus, Timeouts};
 use ipvs_core::stats::{Counters, Rates};
+use ipvs_core::sync::SyncDaemon;
 use ipvs_core::sysctl::{self, SysctlError};
 use ipvs_core::verdict::Reason;
 use rustix::event::{EventfdFlags, eventfd};
@@ -324,6 +325,11 @@ impl Control for UserPlane {
     fn mark_rules(&mut self, each: &mut dyn FnMut(&MarkRule)) {
         let rules = self.ask(|worker| worker.registry.mark_rules().to_vec());
         rules.unwrap_or_default().iter().for_each(each);
+    }
+
+    fn sync_daemons(&mut self, each: &mut dyn FnMut(&SyncDaemon)) {
+        let daemons = self.ask(|worker| worker.registry.sync_daemons().to_vec());
+        daemons.unwrap_or_default().iter().for_each(each);
     }
 
     fn timeouts(&mut self) -> Timeouts {
