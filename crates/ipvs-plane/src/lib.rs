@@ -5,9 +5,11 @@
 //! * [`store`] is what it writes to: maps of the kernel or memory.
 //! * [`memory`] holds the tables of a plane in this process.
 //! * [`plane`] is what a daemon drives; [`bpf`] and [`user`] are the two planes.
+//! * `firewall` tells which of the host's chains packets for services pass by.
 //! * [`rtnetlink`] asks the host for interfaces, routes and neighbours.
 
 pub mod bpf;
+mod firewall;
 pub mod fragment;
 pub mod frame;
 pub mod memory;

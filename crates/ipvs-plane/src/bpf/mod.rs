@@ -40,6 +40,7 @@ use self::lead::Lead;
 use self::object::Pins;
 use self::slow::SlowPath;
 use self::store::BpfStore;
+use crate::firewall::{self, Firewall, Way};
 use crate::plane::Plane;
 use crate::registry::Registry;
 use crate::rtnetlink::{FoundRoute, Rtnetlink};
@@ -73,6 +74,7 @@ pub struct BpfPlane {
     managed: HashMap<DestId, (u32, Family, Addr)>,
     door: Result<Door, DoorError>,
     lead: Lead,
+    firewall: Firewall,
     slow: Result<SlowPath, StartError>,
 }
 
@@ -98,14 +100,16 @@ impl BpfPlane {
         let led = attached.iter().filter(|it| it.mode == AttachMode::Netfilter);
         let lead = Lead::new(led.map(|it| it.interface.clone()).collect());
         let lead = lead.map_err(StartError::Netlink)?;
-        let managed = HashMap::new();
+        let (managed, firewall) = (HashMap::new(), Firewall::listen());
         let slow = pins.open().and_then(SlowPath::start);
         if let Err(error) = &slow {
             tracing::warn!(%error, "there is no slow path: fragments are lost");
         }
-        let mut plane = Self { registry, attached, adopted, pins, managed, door, lead, slow };
+        let mut plane =
+            Self { registry, attached, adopted, pins, managed, door, lead, firewall, slow };
         plane.registry.store_mut().sweep();
         plane.host_changed();
+        plane.watch_firewall();
         Ok(plane)
     }
 
@@ -160,6 +164,12 @@ impl BpfPlane {
         }
     }
 
+    /// Says which rules of the host's firewall are passed by.
+    fn watch_firewall(&mut self) {
+        let families = firewall::families(self.registry.settings());
+        self.firewall.follow(&ways(&self.attached), &families);
+    }
+
     /// Has the kernel keep the neighbours of all destinations resolved, and
     /// tunnels their source address.
     fn follow_dests(&mut self) {
@@ -191,6 +201,12 @@ impl BpfPlane {
     }
 }
 
+/// Which way packets come by each interface.
+fn ways(attached: &[Attached]) -> Vec<(&str, Way)> {
+    let way = |mode| if mode == AttachMode::Netfilter { Way::Through } else { Way::Past };
+    attached.iter().map(|it| (it.interface.as_str(), way(it.mode))).collect()
+}
+
 fn open_door() -> Result<Door, DoorError> {
     Door::open(&mut Rtnetlink::open()?)
 }
@@ -210,6 +226,7 @@ impl Control for BpfPlane {
         });
         if leads {
             self.lead_packets();
+            self.watch_firewall();
         }
         Ok(())
     }
@@ -270,6 +287,8 @@ impl Plane for BpfPlane {
         let mut lines = vec![pins];
         lines.extend(self.attached.iter().map(ToString::to_string));
         lines.extend(self.lead.report());
+        let families = firewall::families(self.registry.settings());
+        lines.extend(self.firewall.report(&ways(&self.attached), &families));
         match &self.door {
             Ok(_) => lines.extend(Door::hindrance()),
             Err(error) => lines.push(format!("no host door: {error}")),
@@ -283,6 +302,7 @@ impl Plane for BpfPlane {
 
     fn tick(&mut self) {
         self.registry.tick();
+        self.watch_firewall();
     }
 
     fn set_ftp_ports(&mut self, ports: [u16; 8]) {

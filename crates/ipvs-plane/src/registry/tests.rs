@@ -254,7 +254,7 @@ fn a_new_daemon_keeps_hash_tables_and_the_weights_they_go_by_and_frees_what_is_l
     assert_eq!(second.store.blocks().len(), 16);
     second.apply(&[rebind("rr")]).unwrap();
     second.tick();
-    assert_eq!(second.store.blocks(), []);
+    assert_eq!(second.store.blocks(), [0_u32; 0]);
 }
 
 /// Schedules a packet to the virtual address now.

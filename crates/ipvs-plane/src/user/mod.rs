@@ -25,6 +25,7 @@ use std::sync::mpsc::{Sender, channel, sync_channel};
 use std::thread::{self, JoinHandle};
 use std::time::Duration;
 
+use ipvs_core::addr::Family;
 use ipvs_core::command::{Command, CommandError};
 use ipvs_core::mark::MarkRule;
 use ipvs_core::service::ServiceKey;
@@ -36,6 +37,7 @@ use ipvs_core::sysctl::{self, SysctlError};
 use ipvs_core::verdict::Reason;
 use rustix::event::{EventfdFlags, eventfd};
 
+use crate::firewall::{self, Firewall, Way};
 use crate::plane::Plane;
 use crate::store::{Limits, Store as _};
 use worker::{Request, Worker};
@@ -155,6 +157,7 @@ pub struct UserPlane {
     wake: Arc<OwnedFd>,
     worker: Option<JoinHandle<()>>,
     table_size: u32,
+    firewall: Firewall,
 }
 
 impl UserPlane {
@@ -175,6 +178,7 @@ impl UserPlane {
             wake,
             worker: Some(handle),
             table_size: options.limits.conns,
+            firewall: Firewall::listen(),
         })
     }
 
@@ -211,6 +215,15 @@ impl UserPlane {
         });
     }
 
+    /// The names of the ports, and the families that there are services of.
+    fn ports_and_families(&self) -> (Vec<String>, Vec<Family>) {
+        let asked = self.ask(|worker| {
+            let names = worker.ports.all.iter().map(|port| port.link.name.clone());
+            (names.collect(), firewall::families(worker.registry.settings()))
+        });
+        asked.unwrap_or_default()
+    }
+
     /// Frames that have come in by a port and are dealt with; 0 if there is no
     /// such port.
     pub fn frames_seen(&self, port: &str) -> u64 {
@@ -231,17 +244,28 @@ impl UserPlane {
     }
 }
 
+/// No firewall sees what comes in by a packet socket.
+fn ways(ports: &[String]) -> Vec<(&str, Way)> {
+    ports.iter().map(|name| (name.as_str(), Way::Past)).collect()
+}
+
 /// The worker keeps its own time and hears of the host's changes by itself, so
 /// a daemon need not call [`tick`](Plane::tick) and
 /// [`host_changed`](Plane::host_changed) for them.
 impl Plane for UserPlane {
     fn report(&self) -> Vec<String> {
-        self.ask(|worker| worker.report())
-            .unwrap_or_else(|| vec!["the plane has stopped: nothing is forwarded".to_owned()])
+        let Some(mut lines) = self.ask(|worker| worker.report()) else {
+            return vec!["the plane has stopped: nothing is forwarded".to_owned()];
+        };
+        let (ports, families) = self.ports_and_families();
+        lines.extend(self.firewall.report(&ways(&ports), &families));
+        lines
     }
 
     fn tick(&mut self) {
         self.ask(Worker::catch_up);
+        let (ports, families) = self.ports_and_families();
+        self.firewall.follow(&ways(&ports), &families);
     }
 
     fn set_ftp_ports(&mut self, ports: [u16; 8]) {

@@ -61,6 +61,12 @@ const TESTS: &[Test] = &[
     ),
     ("two_cpus_schedule_fairly_and_count_exactly", &[], IN_KERNEL, cpus::fairness),
     (
+        "what_passes_by_the_firewall_is_noticed_and_reported",
+        &["nft"],
+        &[Plane::Bpf, Plane::Netfilter, Plane::User],
+        netfilter::noticed,
+    ),
+    (
         "a_firewall_drops_marks_and_limits_what_is_for_services",
         netfilter::NEEDS,
         NETFILTER,

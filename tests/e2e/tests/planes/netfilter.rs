@@ -229,3 +229,44 @@ pub(crate) fn way(plane: Plane) -> Result<()> {
     drop(own);
     bed.start_daemon()
 }
+
+/// Waits until the daemon says something of the firewall, or nothing any more: it hears of a
+/// change from the kernel, and looks within a second.
+fn await_words(bed: &Bed, words: &str, present: bool) -> Result<Vec<String>> {
+    for _ in 0..100 {
+        let lines = bed.status()?.lines;
+        if lines.iter().any(|line| line.contains(words)) == present {
+            return Ok(lines);
+        }
+        std::thread::sleep(Duration::from_millis(50));
+    }
+    bail!("{words:?}: {present} is not what is reported: {:?}", bed.status()?.lines)
+}
+
+/// Where packets pass by the firewall, or some of its chains, the log and `ipvs status` name
+/// them.
+pub(crate) fn noticed(plane: Plane) -> Result<()> {
+    let bed = Bed::new(plane, 1)?;
+    bed.ipvsadm("-A -t 192.0.2.100:80 -s rr")?;
+    let lines = bed.status()?.lines;
+    ensure!(!lines.iter().any(|line| line.contains("firewall")), "too early: {lines:?}");
+    load(&bed, &ruleset())?;
+    if plane == Plane::Netfilter {
+        load(&bed, "add chain inet wall own { type filter hook input priority 0; policy drop; }")?;
+        let lines = await_words(&bed, "inet wall own (input)", true)?;
+        let line = lines.iter().find(|line| line.contains("inet wall own")).context("no line")?;
+        ensure!(!line.contains("sent-on") && line.contains("client0, server0"), "{line}");
+    } else {
+        let lines = await_words(&bed, "pass by the host's firewall", true)?;
+        let line = lines.iter().find(|line| line.contains("pass by")).context("no line")?;
+        for part in
+            ["client0, server0:", "inet wall marks (prerouting)", "inet wall sent-on (forward)"]
+        {
+            ensure!(line.contains(part), "{part} is not in {line}");
+        }
+        let log = std::fs::read_to_string(bed.folder.path().join("daemon.log"))?;
+        ensure!(log.contains(line.as_str()) && log.contains("WARN"), "not in the log: {log}");
+    }
+    run(bed.lab.director(), "nft", &["flush", "ruleset"])?;
+    await_words(&bed, "inet wall", false).map(drop)
+}
