@@ -23,6 +23,9 @@ pub trait Plane: Control + Send {
     /// Moves the plane's clock forward; for tests, in which no hour is waited for.
     fn shift_clock(&mut self, by: Duration);
 
+    /// How long it is, on the plane's clock, until statistics are made next.
+    fn until_look(&mut self) -> Duration;
+
     /// Ends the connections that are due now.
     fn sweep(&mut self);
 

@@ -59,6 +59,10 @@ impl Driven for Bpf {
         self.plane.tick();
     }
 
+    fn until_look(&mut self) -> Duration {
+        self.plane.until_look()
+    }
+
     fn host_changed(&mut self) {
         self.plane.host_changed();
     }

@@ -11,6 +11,8 @@ const TICK: Duration = Duration::from_millis(500);
 /// were estimated: every two seconds of its life (found from the rates of all
 /// recordings, to about a tenth of a second).
 pub const BEFORE: Duration = Duration::from_millis(500);
+/// When they were estimated first, after time 0.
+pub const FIRST_LOOK: Duration = Duration::from_millis(1500);
 
 /// When the timers are looked at next, after `elapsed` since time 0.
 pub fn next_tick(elapsed: Duration) -> Duration {

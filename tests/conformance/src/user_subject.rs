@@ -62,6 +62,10 @@ impl Driven for User {
         self.plane.tick();
     }
 
+    fn until_look(&mut self) -> Duration {
+        self.plane.until_look()
+    }
+
     fn host_changed(&mut self) {
         self.plane.host_changed();
     }

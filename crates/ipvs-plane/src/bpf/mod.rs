@@ -348,6 +348,10 @@ impl Plane for BpfPlane {
         }
     }
 
+    fn until_look(&mut self) -> Duration {
+        self.registry.until_look()
+    }
+
     fn sweep(&mut self) {
         self.registry.store_mut().sweep();
     }

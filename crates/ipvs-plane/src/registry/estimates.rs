@@ -6,6 +6,7 @@
 //! estimators are this process's; a new daemon begins with rates of zero.
 
 use std::collections::HashMap;
+use std::time::Duration;
 
 use ipvs_core::dest::DestId;
 use ipvs_core::estimator::{Estimator, INTERVAL_SECS};
@@ -61,10 +62,18 @@ impl<S: Store> Registry<S> {
         if now.after(SLACK) < self.estimates.next {
             return;
         }
-        self.estimates.next = now.after(INTERVAL);
+        // The looks keep their beat, however late one is.
+        let next = self.estimates.next.after(INTERVAL);
+        self.estimates.next = if next < now { now.after(INTERVAL) } else { next };
         if self.settings.run_estimation != 0 {
             self.each_sum(Estimator::look);
         }
+    }
+
+    /// How long it is, on the plane's clock, until the counters are looked at next.
+    pub fn until_look(&mut self) -> Duration {
+        let left = self.estimates.next.nanos().saturating_sub(self.store.now().nanos());
+        Duration::from_nanos(left)
     }
 
     /// Takes the counters as they are, without a rate: those of an earlier daemon.

@@ -280,6 +280,10 @@ impl Plane for UserPlane {
         self.ask(move |worker| worker.shift_clock(by));
     }
 
+    fn until_look(&mut self) -> Duration {
+        self.ask(|worker| worker.registry.until_look()).unwrap_or_default()
+    }
+
     fn sweep(&mut self) {
         self.ask(|worker| worker.registry.store_mut().sweep());
     }
