@@ -27,6 +27,9 @@ const LEGACY: [(Family, &str); 2] = [
 /// The hooks that a packet for a service passes on a kernel director, or its reply.
 const HOOKS: [&str; 5] = ["prerouting", "input", "forward", "output", "postrouting"];
 
+/// The table of ours that there may be, which does not count.
+pub(crate) const OWN_TABLE: &str = "inet ipvs-rs";
+
 /// How packets get to the plane by an interface.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Way {
@@ -87,6 +90,13 @@ impl Firewall {
         }
     }
 
+    /// Whether connections are tracked, and whether the table of ours is there; nothing
+    /// if that is not known.
+    pub(crate) fn tracking(&self) -> Option<(bool, bool)> {
+        let ruleset = self.ruleset.as_ref()?.as_ref().ok()?;
+        Some((ruleset.tracks, ruleset.has_own))
+    }
+
     fn has_changed(&self) -> bool {
         let Some(news) = &self.news else { return false };
         let (mut changed, mut buffer) = (false, Vec::with_capacity(1 << 16));
@@ -114,6 +124,10 @@ fn listen() -> io::Result<Socket> {
 #[derive(Debug, Default, PartialEq, Eq)]
 struct Ruleset {
     chains: Vec<Chain>,
+    /// Something in it has the kernel track connections.
+    tracks: bool,
+    /// The table of ours is there.
+    has_own: bool,
 }
 
 /// A chain that hangs on a hook, and does something.
@@ -143,6 +157,8 @@ struct ListedChain {
     family: String,
     table: String,
     name: String,
+    #[serde(rename = "type")]
+    kind: Option<String>,
     hook: Option<String>,
     policy: Option<String>,
     dev: Option<OneOrMore>,
@@ -164,9 +180,40 @@ struct ListedRule {
     expr: Vec<Value>,
 }
 
+impl Listed {
+    fn is_own(&self) -> bool {
+        let chain = self.chain.as_ref().map(|chain| (&chain.family, &chain.table));
+        let rule = self.rule.as_ref().map(|rule| (&rule.family, &rule.table));
+        chain.or(rule).is_some_and(|(family, table)| {
+            OWN_TABLE.split_once(' ') == Some((family.as_str(), table.as_str()))
+        })
+    }
+
+    /// Whether it has the kernel track connections. What `xt` stands for is not listed.
+    fn tracks(&self) -> bool {
+        let translates = self.chain.as_ref().is_some_and(|it| it.kind.as_deref() == Some("nat"));
+        translates
+            || self
+                .rule
+                .as_ref()
+                .is_some_and(|rule| rule.expr.iter().any(|it| has_key(it, &["ct", "xt"])))
+    }
+}
+
+/// Whether a key of these is anywhere in a value.
+fn has_key(value: &Value, keys: &[&str]) -> bool {
+    match value {
+        Value::Object(members) => {
+            members.iter().any(|(key, value)| keys.contains(&key.as_str()) || has_key(value, keys))
+        }
+        Value::Array(values) => values.iter().any(|value| has_key(value, keys)),
+        _ => false,
+    }
+}
+
 impl Ruleset {
     fn read() -> io::Result<Self> {
-        let mut command = Command::new(find_nft().unwrap_or_else(|| "nft".into()));
+        let mut command = Command::new(nft());
         // Without what sets hold, which may be much.
         command.args(["-t", "-j", "list", "ruleset"]).stdin(Stdio::null()).stderr(Stdio::null());
         let output = command.output()?;
@@ -177,6 +224,7 @@ impl Ruleset {
         for (family, path) in LEGACY {
             // There is no such file where nobody uses it.
             let names = std::fs::read_to_string(path).unwrap_or_default();
+            ruleset.tracks |= !names.is_empty();
             ruleset.chains.extend(names.lines().map(|name| Chain {
                 name: format!("iptables-legacy table {name}"),
                 families: vec![family],
@@ -188,7 +236,10 @@ impl Ruleset {
     }
 
     fn parse(json: &[u8]) -> io::Result<Self> {
-        let listing: Listing = serde_json::from_slice(json)?;
+        let mut listing: Listing = serde_json::from_slice(json)?;
+        let all = listing.nftables.len();
+        listing.nftables.retain(|listed| !listed.is_own());
+        let has_own = listing.nftables.len() != all;
         // How many rules a chain has that packets of others can meet.
         let mut rules: BTreeMap<[&str; 3], usize> = BTreeMap::new();
         for rule in listing.nftables.iter().filter_map(|it| it.rule.as_ref()) {
@@ -200,7 +251,8 @@ impl Ruleset {
             let key = [&*chain.family, &*chain.table, &*chain.name];
             chain.policy.as_deref() == Some("drop") || rules.get(&key).is_some_and(|it| *it != 0)
         };
-        Ok(Self { chains: chains.filter(acts).filter_map(Chain::of).collect() })
+        let chains = chains.filter(acts).filter_map(Chain::of).collect();
+        Ok(Self { chains, tracks: listing.nftables.iter().any(Listed::tracks), has_own })
     }
 
     fn report(&self, ways: &[(&str, Way)], families: &[Family]) -> Vec<String> {
@@ -295,12 +347,13 @@ fn is_for_loopback(expressions: &[Value]) -> bool {
     })
 }
 
-/// nft lies where a daemon's path may not lead.
-fn find_nft() -> Option<PathBuf> {
+/// The program nft, which lies where a daemon's path may not lead.
+pub(crate) fn nft() -> PathBuf {
     let path = std::env::var_os("PATH").unwrap_or_default();
     let more = ["/usr/sbin", "/sbin"].map(PathBuf::from);
     let folders = std::env::split_paths(&path).chain(more);
-    folders.map(|folder| folder.join("nft")).find(|path| path.is_file())
+    let mut paths = folders.map(|folder| folder.join("nft"));
+    paths.find(|path| path.is_file()).unwrap_or_else(|| "nft".into())
 }
 
 #[cfg(test)]
@@ -359,6 +412,23 @@ mod tests {
     fn behind_the_firewall_only_the_hosts_own_chains_are_passed_by() {
         let found = names(&[("eth0", Way::Through)], &[Family::V4, Family::V6]);
         assert_eq!(found, expect(&[("eth0", "inet wall in (input)")]));
+    }
+
+    #[test]
+    fn the_table_of_ours_is_known_and_does_not_count() {
+        let own = LISTED.replace("\"wall\"", "\"ipvs-rs\"");
+        let [others, own] = [LISTED, &own].map(|it| Ruleset::parse(it.as_bytes()).unwrap());
+        assert_eq!((others.has_own, others.chains.len()), (false, 4));
+        assert_eq!((own.has_own, own.chains.len()), (true, 2));
+    }
+
+    #[test]
+    fn connections_are_tracked_where_a_rule_asks_for_them() {
+        let tracks = |listed: &str| Ruleset::parse(listed.as_bytes()).unwrap().tracks;
+        assert!(tracks(LISTED), "`ct state` and xt");
+        let without = LISTED.replace("\"ct\"", "\"rt\"").replace("\"xt\"", "\"counter\"");
+        assert!(!tracks(&without));
+        assert!(tracks(&without.replace("\"type\": \"filter\"", "\"type\": \"nat\"")));
     }
 
     #[test]

@@ -80,6 +80,11 @@ impl Lead {
         self.interfaces.is_empty() && self.routes.is_empty() && self.failed.is_none()
     }
 
+    /// Whether packets are led at all.
+    pub(super) fn leads(&self) -> bool {
+        !self.interfaces.is_empty()
+    }
+
     /// Leads packets for these services to the interface `door`, and no others. Of
     /// services at `ftp_ports` other connections may be expected.
     pub(super) fn follow<'a>(

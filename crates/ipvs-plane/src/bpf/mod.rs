@@ -6,6 +6,7 @@
 //! * [`door`] is a pair of interfaces between the host's stack and the plane.
 //! * `lead` has the host route packets to the door, past its firewall.
 //! * `slow` is a thread that does what the programs cannot.
+//! * `tracking` keeps connection tracking from taking what is led for something else.
 //! * `store` reads and writes the maps.
 
 pub mod attach;
@@ -15,8 +16,10 @@ mod lead;
 pub mod object;
 mod slow;
 mod store;
+mod tracking;
 
 use std::collections::HashMap;
+use std::io;
 use std::path::Path;
 use std::time::Duration;
 
@@ -75,6 +78,7 @@ pub struct BpfPlane {
     door: Result<Door, DoorError>,
     lead: Lead,
     firewall: Firewall,
+    untracked: io::Result<()>,
     slow: Result<SlowPath, StartError>,
 }
 
@@ -105,8 +109,18 @@ impl BpfPlane {
         if let Err(error) = &slow {
             tracing::warn!(%error, "there is no slow path: fragments are lost");
         }
-        let mut plane =
-            Self { registry, attached, adopted, pins, managed, door, lead, firewall, slow };
+        let mut plane = Self {
+            registry,
+            attached,
+            adopted,
+            pins,
+            managed,
+            door,
+            lead,
+            firewall,
+            untracked: Ok(()),
+            slow,
+        };
         plane.registry.store_mut().sweep();
         plane.host_changed();
         plane.watch_firewall();
@@ -151,6 +165,9 @@ impl BpfPlane {
         let mut netlink = Rtnetlink::open().map_err(StartError::Netlink)?;
         // First, so that no packet is led to where nobody takes it.
         lead::remove(&mut netlink).map_err(StartError::Netlink)?;
+        if let Err(error) = tracking::remove() {
+            tracing::debug!(%error, "there is no nftables, or no right to it");
+        }
         Pins::at(directory)?.remove()?;
         Door::remove(&mut netlink).map_err(StartError::Netlink)
     }
@@ -168,6 +185,16 @@ impl BpfPlane {
     fn watch_firewall(&mut self) {
         let families = firewall::families(self.registry.settings());
         self.firewall.follow(&ways(&self.attached), &families);
+        let leads = self.lead.leads() && !families.is_empty();
+        let outcome = match self.firewall.tracking() {
+            Some((tracks, false)) if leads && tracks => tracking::make(),
+            Some((tracks, true)) if !(leads && tracks) => tracking::remove(),
+            _ => return,
+        };
+        self.untracked = outcome.map_err(|error| {
+            tracing::error!(%error, "connection tracking finds what is led invalid");
+            error
+        });
     }
 
     /// Has the kernel keep the neighbours of all destinations resolved, and
@@ -287,6 +314,9 @@ impl Plane for BpfPlane {
         let mut lines = vec![pins];
         lines.extend(self.attached.iter().map(ToString::to_string));
         lines.extend(self.lead.report());
+        lines.extend(self.untracked.as_ref().err().map(|error| {
+            format!("the host's connection tracking finds packets for services invalid: {error}")
+        }));
         let families = firewall::families(self.registry.settings());
         lines.extend(self.firewall.report(&ways(&self.attached), &families));
         match &self.door {

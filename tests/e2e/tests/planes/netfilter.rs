@@ -59,7 +59,9 @@ const fn mark(method: Method) -> u32 {
     }
 }
 
-/// A firewall as somebody would write it: forwarding is forbidden but for what is allowed.
+/// A firewall as somebody would write it: what belongs to a connection passes, what starts one
+/// must be allowed, and all else is forbidden. No entry of connection tracking stands for a
+/// client's packets, so that they are all new, and the last of a connection invalid.
 fn ruleset() -> String {
     let (mut marks, mut others) = (Vec::new(), Vec::new());
     for v4 in [true, false] {
@@ -81,13 +83,16 @@ fn ruleset() -> String {
     let (marks, others) = (marks.join("\n"), others.join("\n"));
     format!(
         "table inet wall {{\n\
-           counter dropped {{ }}\n counter limited {{ }}\n\
+           counter dropped {{ }}\n counter limited {{ }}\n counter refused {{ }}\n\
            chain marks {{ type filter hook prerouting priority mangle; policy accept;\n{marks}\n }}\n\
            chain sent-on {{ type filter hook forward priority filter; policy drop;\n\
              {others}\n\
              iifname \"server0\" accept\n\
+             ct state established,related accept\n\
+             tcp dport {PORT} tcp flags & (fin | rst) != 0 accept\n\
+             ct state invalid counter name refused drop\n\
              meta l4proto {{ icmp, ipv6-icmp }} accept\n\
-             iifname \"client0\" tcp dport {PORT} accept\n\
+             iifname \"client0\" tcp dport {PORT} ct state new accept\n\
            }}\n\
          }}\n"
     )
@@ -141,6 +146,7 @@ pub(crate) fn firewall(plane: Plane) -> Result<()> {
     // Long enough for an answer, and what a refused one costs.
     let refused = &["--max-time", "0.3"];
     load(&bed, &ruleset())?;
+    await_table(&bed, true)?;
     for v4 in [true, false] {
         let mut limited = 0;
         for method in METHODS {
@@ -167,7 +173,24 @@ pub(crate) fn firewall(plane: Plane) -> Result<()> {
             ensure!(counted(&bed, "limited")? > before, "{method:?} {at}: not by the firewall");
         }
     }
-    Ok(())
+    ensure!(counted(&bed, "refused")? == 0, "connection tracking finds packets invalid");
+    // It is made again where somebody loads another ruleset, and not left without reason.
+    load(&bed, &format!("flush ruleset\n{}", ruleset()))?;
+    await_table(&bed, true)?;
+    load(&bed, "delete table inet wall")?;
+    await_table(&bed, false)
+}
+
+/// Waits until the table that keeps connection tracking out of the way is there, or not any more.
+fn await_table(bed: &Bed, present: bool) -> Result<()> {
+    for _ in 0..100 {
+        let tables = run(bed.lab.director(), "nft", &["list", "tables"])?;
+        if tables.contains("inet ipvs-rs") == present {
+            return Ok(());
+        }
+        std::thread::sleep(Duration::from_millis(50));
+    }
+    bail!("the table of ours is not {present}: {:?}", bed.status()?.lines)
 }
 
 /// The rules of policy routing, both families.
