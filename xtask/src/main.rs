@@ -50,6 +50,13 @@ enum Task {
         #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
         args: Vec<OsString>,
     },
+    /// Replay what the real ipvsadm printed before our daemon, with our tool or with the real one
+    #[command(disable_help_flag = true)]
+    Transcripts {
+        /// What the runner is told; `--help` lists it
+        #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
+        args: Vec<OsString>,
+    },
     /// Run every test there is, and say which are skipped and why
     Test(test::Options),
 }
@@ -61,6 +68,7 @@ fn main() -> ExitCode {
         Task::Conformance { args } => conformance(&args),
         Task::Kernel(options) => kernel::run_task(&options),
         Task::Oracle { args } => oracle(&args),
+        Task::Transcripts { args } => transcripts(&args),
         Task::Test(options) => test::run_task(&options),
     };
     match result {
@@ -81,6 +89,22 @@ fn conformance(args: &[OsString]) -> Result<()> {
         .arg("--")
         .args(args)
         // A folder of cases is named from where the user stands.
+        .current_dir(std::env::current_dir()?);
+    run::run(&mut command)
+}
+
+/// As [`conformance`]; the library that leads the real tool to our daemon is built too.
+fn transcripts(args: &[OsString]) -> Result<()> {
+    let root = run::workspace();
+    run::run(
+        run::cargo().args(["build", "--quiet", "--package", "ipvs-preload"]).current_dir(&root),
+    )?;
+    let mut command = run::cargo();
+    command
+        .args(["run", "--quiet", "--manifest-path"])
+        .arg(root.join("tests/transcripts/Cargo.toml"))
+        .arg("--")
+        .args(args)
         .current_dir(std::env::current_dir()?);
     run::run(&mut command)
 }

@@ -8,7 +8,7 @@ use crate::run::{exists, run, say};
 type Driven = (&'static str, &'static str);
 
 /// Those that tests start.
-const DRIVEN: [Driven; 9] = [
+const DRIVEN: [Driven; 10] = [
     ("nginx", "nginx-light"),
     ("curl", "curl"),
     ("wrk", "wrk"),
@@ -18,6 +18,7 @@ const DRIVEN: [Driven; 9] = [
     ("ip", "iproute2"),
     ("ethtool", "ethtool"),
     ("nft", "nftables"),
+    ("ipvsadm", "ipvsadm"),
 ];
 
 /// Installs what is missing, if this is Debian and we may; returns the

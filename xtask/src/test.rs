@@ -44,6 +44,16 @@ pub(crate) fn run_task(options: &Options) -> Result<()> {
                 ]),
             );
         }
+        // The library that leads the real tool here lies beside the runner.
+        outcome.step("the preloaded library", cargo().args(["build", "--package", "ipvs-preload"]));
+        for option in [&[][..], &["--real-binary"]] {
+            outcome.step(
+                "transcripts of ipvsadm",
+                cargo()
+                    .args(["run", "--quiet", "--package", "ipvs-transcripts", "--"])
+                    .args(option),
+            );
+        }
         // Scenarios that agree today, and no more on a faster machine, so that a failure is of
         // the change at hand; the hunt for new ones is `cargo xtask oracle`, with seeds of its own.
         outcome.step(

@@ -5,6 +5,7 @@
 pub mod adm;
 pub mod daemon;
 pub mod demo;
+pub mod exec;
 pub mod proc;
 pub mod program;
 pub mod sysctl;

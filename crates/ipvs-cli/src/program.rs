@@ -6,7 +6,7 @@ use std::path::Path;
 use std::process::ExitCode;
 
 use crate::adm::{self, Io, names::SystemNames, split_endpoint};
-use crate::{daemon, demo, proc, sysctl};
+use crate::{daemon, demo, exec, proc, sysctl};
 
 const USAGE: &str =
     "Usage: ipvs demo [OPTIONS]      watch it balance in namespaces (see ipvs demo --help)
@@ -16,6 +16,7 @@ const USAGE: &str =
        ipvs detach              remove the eBPF plane that a daemon left
        ipvs sysctl [ARGUMENTS]  read and change net.ipv4.vs (see ipvs sysctl -h)
        ipvs proc FILE...        what a kernel shows in /proc/net (see ipvs proc -h)
+       ipvs exec PROGRAM...     an unmodified program with this director (see ipvs exec -h)
        ipvs adm ARGUMENTS...    what ipvsadm does (see ipvs adm -h)
 By another name (ipvsadm, ipvsadm-save, ipvsadm-restore) it is that program.
 ";
@@ -39,6 +40,11 @@ pub fn run(mut args: Vec<OsString>) -> ExitCode {
             args.drain(..2);
             args.insert(0, "ipvs sysctl".into());
             settings(args)
+        }
+        Some("exec") => {
+            args.drain(..2);
+            args.insert(0, "ipvs exec".into());
+            exec::run(args)
         }
         Some("proc") => {
             args.drain(..2);

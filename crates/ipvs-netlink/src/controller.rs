@@ -154,6 +154,12 @@ pub fn write_request(writer: &mut Writer, name: &str) {
     writer.text(attr::FAMILY_NAME, name.as_bytes());
 }
 
+/// The name of the family that a request asks for.
+pub fn read_name(attrs: &[u8]) -> Option<&[u8]> {
+    let (_, text) = Attrs(attrs).find(|(number, _)| *number == attr::FAMILY_NAME)?;
+    text.split(|octet| *octet == 0).next()
+}
+
 /// The number of the family in a reply.
 pub fn read_id(attrs: &[u8]) -> Option<u16> {
     Attrs(attrs).find_map(|(number, payload)| {

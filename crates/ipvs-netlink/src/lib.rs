@@ -9,7 +9,8 @@
 //!
 //! Beside the kernel's family there is one of our own, [`conn`], [`status`], [`marks`]
 //! and settings, for what the kernel only shows in `/proc` or not at all. `docs/netlink.md`
-//! describes both.
+//! describes both. [`sockopt`] and [`views`] are the two other ways in which a kernel can be
+//! asked: its old socket options, and its files.
 //!
 //! The numbers of the kernel's interface (commands, attributes, connection
 //! flags) appear in this crate only.
@@ -28,10 +29,12 @@ pub mod numbers;
 mod server;
 pub mod service;
 mod setting;
+pub mod sockopt;
 pub mod statistics;
 mod stats;
 pub mod status;
 pub mod sync;
+pub mod views;
 
 pub use client::{Client, ClientError, Info};
 pub use errno::errno_of;

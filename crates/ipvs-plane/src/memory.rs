@@ -30,8 +30,8 @@ use crate::store::{Account, HostMemory, Limits, LoadValues, Owner, Store};
 pub trait Host {
     /// The way to an address.
     fn route(&self, query: &RouteQuery) -> Way;
-    /// The host's own address towards `addr`.
-    fn source_towards(&self, family: Family, addr: Addr) -> Addr;
+    /// The host's own address towards `addr`; `None` if that is one of a group.
+    fn source_towards(&self, family: Family, addr: Addr) -> Option<Addr>;
     /// Now, on the plane's clock.
     fn now(&self) -> Instant;
     /// Whether the destination in `query` is an address of the host, or is
@@ -588,7 +588,7 @@ impl<H: Host> Store for MemoryTables<H> {
         cache::tend(self, now);
     }
 
-    fn source_towards(&mut self, family: Family, addr: Addr) -> Addr {
+    fn source_towards(&mut self, family: Family, addr: Addr) -> Option<Addr> {
         self.host.source_towards(family, addr)
     }
 

@@ -215,8 +215,9 @@ pub trait Store {
     fn end(&mut self, id: ConnId) -> Result<(), Self::Error>;
     /// Ends now what is due, instead of at the next turn of the sweep.
     fn sweep(&mut self);
-    /// The host's address towards `addr`: source of a tunnel's outer header.
-    fn source_towards(&mut self, family: Family, addr: Addr) -> Addr;
+    /// The host's address towards `addr`: source of a tunnel's outer header, unspecified if
+    /// there is no way; `None` if `addr` is one of a group, a network's broadcast.
+    fn source_towards(&mut self, family: Family, addr: Addr) -> Option<Addr>;
     /// The number of the interface of this name.
     fn interface(&mut self, name: &str) -> Option<u32>;
     /// The MTU of the interface of this name.

@@ -54,16 +54,16 @@ impl memory::Host for Virtual {
         self.host.route(query)
     }
 
-    fn source_towards(&self, family: Family, addr: Addr) -> Addr {
+    fn source_towards(&self, family: Family, addr: Addr) -> Option<Addr> {
         let query = RouteQuery { family, destination: addr, source: Addr::UNSPECIFIED };
         let way = self.host.route(&query);
         if !matches!(way.kind, WayKind::Known | WayKind::Unresolved) {
-            return Addr::UNSPECIFIED;
+            return Some(Addr::UNSPECIFIED);
         }
         let index = way.hop.ifindex;
         let own =
             self.host.interface_at(index).and_then(|it| self.host.own_address(it.name, family));
-        own.map_or(Addr::UNSPECIFIED, |own| Addr::from_ip(own).1)
+        Some(own.map_or(Addr::UNSPECIFIED, |own| Addr::from_ip(own).1))
     }
 
     fn interface(&self, name: &str) -> Option<u32> {

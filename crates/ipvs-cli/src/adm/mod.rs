@@ -30,7 +30,6 @@ mod values;
 
 pub use endpoint::{Endpoint, split_endpoint};
 pub(crate) use errors::system_text;
-pub(crate) use list::protocol_name;
 
 const HELP: &str = include_str!("help.txt");
 /// What programs that ask for the version expect: the tool that this one equals.
@@ -71,11 +70,6 @@ impl<T: Transport> Session<T> {
         let mut client = Client::new(transport)?;
         let info = client.info()?;
         Ok(Self { client, info })
-    }
-
-    /// What the director says of itself.
-    pub(crate) const fn info(&self) -> Info {
-        self.info
     }
 
     /// What asks the director.

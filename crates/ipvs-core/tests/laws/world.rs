@@ -85,8 +85,8 @@ impl memory::Host for Host {
         Way { kind: WayKind::Known, hop, ..Way::default() }
     }
 
-    fn source_towards(&self, family: Family, _addr: Addr) -> Addr {
-        addr(own_source(family))
+    fn source_towards(&self, family: Family, _addr: Addr) -> Option<Addr> {
+        Some(addr(own_source(family)))
     }
 
     fn interface(&self, _name: &str) -> Option<u32> {

@@ -451,11 +451,12 @@ impl Store for BpfStore {
         self.run(Errand::Sweep);
     }
 
-    fn source_towards(&mut self, family: Family, addr: Addr) -> Addr {
+    fn source_towards(&mut self, family: Family, addr: Addr) -> Option<Addr> {
         let query = RouteQuery { family, destination: addr, source: Addr::UNSPECIFIED };
         match Rtnetlink::open().and_then(|mut netlink| netlink.route(&query)) {
-            Ok(FoundRoute::Unicast { source: Some(source), .. }) => source,
-            _ => Addr::UNSPECIFIED,
+            Ok(FoundRoute::Group) => None,
+            Ok(FoundRoute::Unicast { source: Some(source), .. }) => Some(source),
+            _ => Some(Addr::UNSPECIFIED),
         }
     }
 

@@ -193,11 +193,12 @@ impl Host for LinuxHost {
         way
     }
 
-    fn source_towards(&self, family: Family, addr: Addr) -> Addr {
+    fn source_towards(&self, family: Family, addr: Addr) -> Option<Addr> {
         let query = RouteQuery { family, destination: addr, source: Addr::UNSPECIFIED };
         match self.netlink.borrow_mut().route(&query) {
-            Ok(FoundRoute::Unicast { source: Some(source), .. }) => source,
-            _ => Addr::UNSPECIFIED,
+            Ok(FoundRoute::Group) => None,
+            Ok(FoundRoute::Unicast { source: Some(source), .. }) => Some(source),
+            _ => Some(Addr::UNSPECIFIED),
         }
     }
 

@@ -3,7 +3,7 @@
 
 use std::collections::{HashMap, HashSet};
 
-use ipvs_core::addr::Family;
+use ipvs_core::addr::{Addr, Family};
 use ipvs_core::command::{Command, CommandError, TimeoutEdit};
 use ipvs_core::conn::ConnFlags;
 use ipvs_core::dest::{Dest, DestId, DestKey, DestSpec};
@@ -233,6 +233,8 @@ impl<S: Store> Registry<S> {
         let mut entry = self.entry(draft, service)?;
         check::dest(service, key, spec, !draft.sync.is_empty())?;
         check::address(key.family(), key.addr)?;
+        let source = self.store.source_towards(key.family(), key.addr);
+        let tunnel_source = source.ok_or(CommandError::Invalid)?;
         if self.position(draft, &entry, key).is_some() {
             return Err(CommandError::DestExists);
         }
@@ -255,7 +257,6 @@ impl<S: Store> Registry<S> {
             draft.reset.push((id, Reset::All));
             id
         };
-        let tunnel_source = self.store.source_towards(key.family(), key.addr);
         let dest = Dest {
             key: *key,
             spec: *spec,
@@ -300,7 +301,8 @@ impl<S: Store> Registry<S> {
             .ok_or(CommandError::NoSuchDest)?;
         let mut dest = self.dest_in(draft, id).ok_or(CommandError::NoSuchDest)?;
         dest.spec = *spec;
-        dest.tunnel_source = self.store.source_towards(key.family(), key.addr);
+        let source = self.store.source_towards(key.family(), key.addr);
+        dest.tunnel_source = source.unwrap_or(Addr::UNSPECIFIED);
         draft.dests.insert(id, dest);
         if spec.weight != 0 {
             draft.last_weights.insert(id, spec.weight.unsigned_abs());

@@ -49,7 +49,8 @@ pub(super) fn address(family: Family, addr: Addr) -> Result<(), CommandError> {
         Family::V6 => {
             let octets = addr.octets();
             let link_local = octets[0] == 0xfe && octets[1] & 0xc0 == 0x80;
-            octets[0] != 0xff && !link_local && !addr.is_unspecified()
+            let v4_mapped = octets.starts_with(&[0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0xff, 0xff]);
+            octets[0] != 0xff && !link_local && !v4_mapped && !addr.is_unspecified()
         }
     };
     if ok { Ok(()) } else { Err(CommandError::Invalid) }

@@ -21,6 +21,7 @@ mod trash;
 
 use std::collections::HashMap;
 
+use ipvs_core::addr::Addr;
 use ipvs_core::defence;
 use ipvs_core::dest::{Dest, DestId};
 use ipvs_core::engine::{self, Caller, CallerKey};
@@ -211,6 +212,7 @@ impl<S: Store> Registry<S> {
         for id in ids {
             let Some(dest) = self.dests.get_mut(&id) else { continue };
             let source = self.store.source_towards(dest.key.family(), dest.key.addr);
+            let source = source.unwrap_or(Addr::UNSPECIFIED);
             if source == dest.tunnel_source {
                 continue;
             }

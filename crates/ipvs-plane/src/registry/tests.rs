@@ -29,8 +29,8 @@ impl Host for Clock {
         Way::default()
     }
 
-    fn source_towards(&self, _family: Family, _addr: Addr) -> Addr {
-        Addr::UNSPECIFIED
+    fn source_towards(&self, _family: Family, _addr: Addr) -> Option<Addr> {
+        Some(Addr::UNSPECIFIED)
     }
 
     fn interface(&self, _name: &str) -> Option<u32> {

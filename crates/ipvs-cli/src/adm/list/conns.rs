@@ -3,6 +3,7 @@
 use std::io::{self, Write};
 
 use ipvs_netlink::conn::Connection;
+use ipvs_netlink::views::protocol_name;
 
 use super::text::Naming;
 
@@ -15,19 +16,6 @@ pub(crate) fn header(out: &mut dyn Write, with_engine: bool) -> io::Result<()> {
         writeln!(out, "{dest:<18} {:<16} pe_data", "pe name")
     } else {
         writeln!(out, "{dest}")
-    }
-}
-
-/// A protocol as connections and the kernel's files show it.
-pub(crate) fn protocol_name(protocol: u8) -> String {
-    match protocol {
-        0 => "IP".to_owned(),
-        1 => "ICMP".to_owned(),
-        6 => "TCP".to_owned(),
-        17 => "UDP".to_owned(),
-        58 => "ICMPv6".to_owned(),
-        132 => "SCTP".to_owned(),
-        other => format!("IP_{other}"),
     }
 }
 

@@ -7,7 +7,6 @@ use ipvs_netlink::client::Transport;
 use ipvs_netlink::sync::{SyncDaemon, SyncState};
 use ipvs_netlink::{Client, ClientError, Info};
 
-pub(crate) use self::conns::protocol_name;
 use self::rows::Format;
 use self::text::Naming;
 use super::names::Names;
