@@ -12,6 +12,7 @@ mod cpus;
 mod datagrams;
 mod ftp;
 mod host;
+mod htb;
 mod malformed;
 mod netfilter;
 mod start;
@@ -60,6 +61,12 @@ const TESTS: &[Test] = &[
         malformed::wrong_transport,
     ),
     ("two_cpus_schedule_fairly_and_count_exactly", &[], IN_KERNEL, cpus::fairness),
+    (
+        "a_class_of_the_network_scheduler_limits_one_service",
+        htb::NEEDS,
+        &[Plane::Bpf, Plane::Netfilter],
+        htb::limited,
+    ),
     (
         "what_passes_by_the_firewall_is_noticed_and_reported",
         &["nft"],

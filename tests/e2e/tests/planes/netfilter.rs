@@ -99,7 +99,7 @@ fn ruleset() -> String {
 }
 
 /// Loads a ruleset into a director's host.
-fn load(bed: &Bed, ruleset: &str) -> Result<()> {
+pub(crate) fn load(bed: &Bed, ruleset: &str) -> Result<()> {
     let file = bed.folder.path().join("ruleset.nft");
     std::fs::write(&file, ruleset)?;
     let file = file.to_str().context("a strange path")?;
