@@ -34,7 +34,7 @@ pub(crate) fn run_task(options: &Options) -> Result<()> {
     }
     outcome.step("unit, property and documentation tests", cargo().arg("test"));
     if !options.unprivileged {
-        for plane in ["core", "user", "bpf", "xdp"] {
+        for plane in ["core", "user", "bpf", "xdp", "netfilter"] {
             outcome.step(
                 &format!("conformance on plane {plane}"),
                 cargo().args(["run", "--quiet", "--package", "ipvs-conformance", "--"]).args([

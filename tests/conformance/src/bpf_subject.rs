@@ -33,6 +33,7 @@ pub fn prepare() -> anyhow::Result<()> {
 pub struct Bpf {
     plane: BpfPlane,
     pins: PathBuf,
+    mode: AttachMode,
 }
 
 impl Bpf {
@@ -45,7 +46,7 @@ impl Bpf {
             StartError::NotPermitted { .. } => Trouble::Unsupported(error.to_string()),
             other => Trouble::Broken(other.into()),
         })?;
-        Ok(Box::new(Self { plane, pins }))
+        Ok(Box::new(Self { plane, pins, mode }))
     }
 }
 
@@ -69,6 +70,10 @@ impl Driven for Bpf {
 
     fn settle(&mut self) {
         self.plane.settle();
+    }
+
+    fn has_marks(&self) -> bool {
+        self.mode == AttachMode::Netfilter
     }
 }
 

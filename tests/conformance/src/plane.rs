@@ -24,6 +24,8 @@ pub enum Plane {
     Bpf,
     /// The same, attached with XDP.
     Xdp,
+    /// The same, behind the host's firewall.
+    Netfilter,
 }
 
 impl Plane {
@@ -34,13 +36,16 @@ impl Plane {
             Self::User => "user",
             Self::Bpf => "bpf",
             Self::Xdp => "xdp",
+            Self::Netfilter => "netfilter",
         }
     }
 
     /// Makes this process ready for the plane. To be called before threads start.
     pub fn prepare(self) -> anyhow::Result<()> {
         match self {
-            Self::Bpf | Self::Xdp if ipvs_lab::can_make_namespaces() => bpf_subject::prepare(),
+            Self::Bpf | Self::Xdp | Self::Netfilter if ipvs_lab::can_make_namespaces() => {
+                bpf_subject::prepare()
+            }
             Self::User if !ipvs_lab::can_make_namespaces() => Ok(ipvs_lab::enter_user_namespace()?),
             _ => Ok(()),
         }
@@ -59,8 +64,12 @@ impl Plane {
         match self {
             Self::Core => Ok(Box::new(CoreSubject::new()?)),
             Self::User => Ok(Box::new(NamespaceSubject::new(&user_subject::host(), User::start)?)),
-            Self::Bpf | Self::Xdp => {
-                let mode = if self == Self::Xdp { AttachMode::Xdp } else { AttachMode::Auto };
+            Self::Bpf | Self::Xdp | Self::Netfilter => {
+                let mode = match self {
+                    Self::Xdp => AttachMode::Xdp,
+                    Self::Netfilter => AttachMode::Netfilter,
+                    _ => AttachMode::Auto,
+                };
                 Ok(Box::new(NamespaceSubject::new(&Host::std_1(), || Bpf::start(mode))?))
             }
         }

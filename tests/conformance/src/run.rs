@@ -19,7 +19,7 @@ pub fn run_all(cases: &[Recorded], plane: Plane, mut each: impl FnMut(&Recorded,
     let jobs = match plane {
         // Faster than a thread is started.
         Plane::Core => 1,
-        Plane::User | Plane::Bpf | Plane::Xdp => {
+        Plane::User | Plane::Bpf | Plane::Xdp | Plane::Netfilter => {
             thread::available_parallelism().map_or(1, NonZeroUsize::get)
         }
     };

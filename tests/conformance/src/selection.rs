@@ -47,7 +47,7 @@ impl MustPass {
             let mut words = line.split('#').next().unwrap_or_default().split_whitespace();
             let Some(name) = words.next() else { continue };
             for plane in words {
-                if !["core", "user", "bpf", "xdp"].contains(&plane) {
+                if !["core", "user", "bpf", "xdp", "netfilter"].contains(&plane) {
                     bail!("{name}: there is no plane {plane}");
                 }
                 by_plane.entry(plane.to_owned()).or_default().push(name.to_owned());
