@@ -93,16 +93,12 @@ fn conformance(args: &[OsString]) -> Result<()> {
     run::run(&mut command)
 }
 
-/// As [`conformance`]; the library that leads the real tool to our daemon is built too.
+/// As [`conformance`].
 fn transcripts(args: &[OsString]) -> Result<()> {
-    let root = run::workspace();
-    run::run(
-        run::cargo().args(["build", "--quiet", "--package", "ipvs-preload"]).current_dir(&root),
-    )?;
     let mut command = run::cargo();
     command
         .args(["run", "--quiet", "--manifest-path"])
-        .arg(root.join("tests/transcripts/Cargo.toml"))
+        .arg(run::workspace().join("tests/transcripts/Cargo.toml"))
         .arg("--")
         .args(args)
         .current_dir(std::env::current_dir()?);

@@ -8,7 +8,7 @@ use crate::run::{exists, run, say};
 type Driven = (&'static str, &'static str);
 
 /// Those that tests start.
-const DRIVEN: [Driven; 10] = [
+const DRIVEN: [Driven; 12] = [
     ("nginx", "nginx-light"),
     ("curl", "curl"),
     ("wrk", "wrk"),
@@ -19,6 +19,8 @@ const DRIVEN: [Driven; 10] = [
     ("ethtool", "ethtool"),
     ("nft", "nftables"),
     ("ipvsadm", "ipvsadm"),
+    ("keepalived", "keepalived"),
+    ("ldirectord", "ldirectord"),
 ];
 
 /// Installs what is missing, if this is Debian and we may; returns the

@@ -44,8 +44,6 @@ pub(crate) fn run_task(options: &Options) -> Result<()> {
                 ]),
             );
         }
-        // The library that leads the real tool here lies beside the runner.
-        outcome.step("the preloaded library", cargo().args(["build", "--package", "ipvs-preload"]));
         for option in [&[][..], &["--real-binary"]] {
             outcome.step(
                 "transcripts of ipvsadm",

@@ -36,6 +36,7 @@ const CRATES: &[&str] = &[
     "ipvs-lab",
     "ipvs-netlink",
     "ipvs-plane",
+    "ipvs-preload",
     "ipvs-wire",
 ];
 

@@ -68,9 +68,9 @@ fn library() -> Option<PathBuf> {
 }
 
 /// Where it may be, as seen from the folder of this program: where both were built or
-/// unpacked, where they were installed, and where tests were built.
-fn candidates(folder: &Path) -> [PathBuf; 3] {
-    ["", "../lib/ipvs", ".."].map(|way| folder.join(way).join(LIBRARY))
+/// unpacked, and where they were installed.
+fn candidates(folder: &Path) -> [PathBuf; 2] {
+    ["", "../lib/ipvs"].map(|way| folder.join(way).join(LIBRARY))
 }
 
 /// The value of `LD_PRELOAD` with the library before what is there.

@@ -12,7 +12,7 @@ use std::io::{self, Write};
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
-use anyhow::{Context as _, Result, bail, ensure};
+use anyhow::{Context as _, Result, ensure};
 use clap::Parser;
 
 use crate::room::{House, Room};
@@ -27,7 +27,7 @@ struct Cli {
     /// Run Debian's ipvsadm, led to our daemon by the preloaded library
     #[arg(long)]
     real_binary: bool,
-    /// The preloaded library [default: beside this program]
+    /// The preloaded library [default: the one that was built]
     #[arg(long, value_name = "FILE")]
     library: Option<PathBuf>,
     /// Fail a transcript for commands, too, that are known to differ
@@ -119,12 +119,11 @@ fn files(path: &Path) -> Result<Vec<PathBuf>> {
 /// The library that leads Debian's tool to our daemon.
 fn library(cli: &Cli) -> Result<PathBuf> {
     const LIBRARY: &str = "libipvs_preload.so";
-    let beside = std::env::current_exe()?;
-    let beside = beside.parent().context("a program lies in a folder")?.join(LIBRARY);
-    let path = cli.library.clone().unwrap_or(beside);
-    if !path.is_file() {
-        bail!("no {}: build it by `cargo build -p ipvs-preload`", path.display());
-    }
+    let program = std::env::current_exe()?;
+    let folder = program.parent().context("a program lies in a folder")?;
+    // Where cargo leaves what a program depends on.
+    let path = cli.library.clone().unwrap_or_else(|| folder.join("deps").join(LIBRARY));
+    ensure!(path.is_file(), "no {}", path.display());
     Ok(std::path::absolute(path)?)
 }
 

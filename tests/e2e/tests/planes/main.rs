@@ -8,6 +8,7 @@
 
 mod adopt;
 mod api;
+mod control;
 mod cpus;
 mod datagrams;
 mod ftp;
@@ -85,6 +86,15 @@ const TESTS: &[Test] = &[
         NETFILTER,
         netfilter::way,
     ),
+    (
+        "keepalived_takes_servers_out_and_in",
+        control::NEEDS_KEEPALIVED,
+        &PLANES,
+        control::keepalived,
+    ),
+    ("a_vrrp_pair_moves_its_address", control::NEEDS_KEEPALIVED, BPF, control::vrrp),
+    ("ldirectord_takes_servers_out_and_in", control::NEEDS_LDIRECTORD, BPF, control::ldirectord),
+    ("python_speaks_netlink_and_socket_options", control::NEEDS_PYTHON, USER, control::python),
     ("a_refused_command_changes_nothing", &[], &PLANES, api::refused_commands),
     ("nonsense_on_the_socket_harms_nobody", &[], USER, api::nonsense),
     ("a_client_that_does_not_read_delays_nobody", &[], USER, api::slow_client),
