@@ -133,6 +133,54 @@ fn the_programs_change_and_show_a_table_over_the_socket() {
 }
 
 #[test]
+fn a_listing_as_json_has_what_all_listings_show() {
+    let world = World::new("json");
+    world.serve();
+    let lines = "-A -t 192.0.2.10:80 -s sh -b sh-port -p 60 -M 255.255.255.0
+-a -t 192.0.2.10:80 -r 10.1.0.11 -i --tun-type gue --tun-port 6080 -w 3 -x 9 -y 2
+-A -f 7 -6 -s rr
+--start-daemon master --mcast-interface c0 --syncid 5
+";
+    world.check("ipvsadm", &["-R"], lines, ("", "", 0));
+    let json = |args: &[&str]| -> serde_json::Value {
+        let output = world.run("ipvsadm", args, "");
+        serde_json::from_slice(&output.stdout).expect("JSON")
+    };
+    let table = json(&["-L", "--json"]);
+    let at = |path: &str| table.pointer(path).expect(path).clone();
+    assert_eq!(at("/size"), 4096);
+    assert_eq!(at("/services/0/address"), "192.0.2.10");
+    assert_eq!(at("/services/0/scheduler_flags"), "sh-port");
+    assert_eq!(at("/services/0/persistence/mask"), "255.255.255.0");
+    assert_eq!(at("/services/0/destinations/0/port"), 80);
+    assert_eq!(at("/services/0/destinations/0/tunnel/port"), 6080);
+    assert_eq!(at("/services/0/destinations/0/upper_threshold"), 9);
+    assert_eq!(at("/services/0/destinations/0/statistics/bytes_in"), 0);
+    assert_eq!(at("/services/1/fwmark"), 7);
+    assert_eq!(at("/services/1/ipv6"), true);
+    let one = json(&["-L", "-f", "7", "-6", "--json"]);
+    assert_eq!(one.pointer("/services/0/fwmark"), Some(&7.into()));
+    assert_eq!(one.pointer("/services/1"), None);
+    let daemons = json(&["-L", "--daemon", "--json"]);
+    assert_eq!(daemons.pointer("/daemons/0/sync_id"), Some(&5.into()));
+    assert_eq!(json(&["-L", "--timeout", "--json"]).pointer("/tcp"), Some(&900.into()));
+    assert_eq!(json(&["-Lc", "--json"]).pointer("/connections"), Some(&serde_json::json!([])));
+    let wrong = ("", "Illegal 'json' option with the 'flush' command\n", 2);
+    world.check("ipvsadm", &["-C", "--json"], "", wrong);
+}
+
+#[test]
+fn thresholds_are_saved_on_request_and_restored() {
+    let world = World::new("full");
+    world.serve();
+    let lines = "-A -t 192.0.2.10:80 -s rr\n-a -t 192.0.2.10:80 -r 10.1.0.11:80 -m -w 1";
+    let full = format!("{lines} -x 9 -y 2\n");
+    world.check("ipvsadm", &["-R"], &full, ("", "", 0));
+    world.check("ipvsadm", &["-S", "-n"], "", (&format!("{lines}\n"), "", 0));
+    world.check("ipvsadm", &["-S", "-n", "--full"], "", (&full, "", 0));
+}
+
+#[test]
 fn the_socket_can_be_named_before_the_command() {
     let world = World::new("option");
     world.serve();

@@ -6,12 +6,13 @@ use std::ffi::{CStr, c_char, c_int, c_uint, c_void};
 use std::os::fd::{AsRawFd as _, BorrowedFd, IntoRawFd as _, OwnedFd};
 use std::ptr;
 use std::slice;
+use std::sync::{Mutex, PoisonError};
 
 use ipvs_netlink::{Errno, sockopt};
-use libc::{FILE, msghdr, size_t, sockaddr, socklen_t, ssize_t};
+use libc::{FILE, epoll_event, msghdr, size_t, sockaddr, socklen_t, ssize_t};
 use rustix::net::SendFlags;
 
-use crate::takeover::{DECISIVE, Sent, is_ours, send_if_ours};
+use crate::takeover::{DECISIVE, Sent, is_ours, may_be_replaced, send_if_ours};
 use crate::{ask, files};
 
 /// The next function of this name, behind ours; that of the C library, as a rule.
@@ -39,7 +40,64 @@ pub(crate) fn replace(
     let flags = if close_on_exec { libc::O_CLOEXEC } else { 0 };
     // SAFETY: no pointer is involved, and the number stays an open descriptor.
     let outcome = unsafe { libc::syscall(libc::SYS_dup3, new.as_raw_fd(), old.as_raw_fd(), flags) };
-    if outcome < 0 { Err(last_errno()) } else { Ok(()) }
+    if outcome < 0 {
+        return Err(last_errno());
+    }
+    watch_again(old.as_raw_fd());
+    Ok(())
+}
+
+/// A socket that is waited for by epoll: the descriptors of both, and what for. A
+/// registration is one of a socket, not of its number, so it ends when the socket is
+/// replaced.
+#[derive(Clone, Copy)]
+struct Watch {
+    epoll: c_int,
+    fd: c_int,
+    events: u32,
+    data: u64,
+}
+
+/// Those of sockets that may yet be replaced.
+static WATCHES: Mutex<Vec<Watch>> = Mutex::new(Vec::new());
+
+/// Has the socket that stands in another's place now waited for as that one was.
+fn watch_again(fd: c_int) {
+    let real = next!(c"epoll_ctl" as fn(c_int, c_int, c_int, *mut epoll_event) -> c_int);
+    let watches = WATCHES.lock().unwrap_or_else(PoisonError::into_inner);
+    for watch in watches.iter().filter(|watch| watch.fd == fd) {
+        let mut event = epoll_event { events: watch.events, u64: watch.data };
+        // An epoll descriptor that is closed by now is of no interest.
+        // SAFETY: the event lives during the call.
+        unsafe { real(watch.epoll, libc::EPOLL_CTL_ADD, fd, &raw mut event) };
+    }
+}
+
+/// `epoll_ctl(2)`: remembers who waits for a socket that may become the daemon's.
+///
+/// # Safety
+///
+/// As for the real one.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn epoll_ctl(
+    epoll: c_int,
+    operation: c_int,
+    fd: c_int,
+    event: *mut epoll_event,
+) -> c_int {
+    let real = next!(c"epoll_ctl" as fn(c_int, c_int, c_int, *mut epoll_event) -> c_int);
+    // SAFETY: the caller's arguments.
+    let outcome = unsafe { real(epoll, operation, fd, event) };
+    if outcome == 0 && descriptor(fd).is_some_and(may_be_replaced) {
+        let mut watches = WATCHES.lock().unwrap_or_else(PoisonError::into_inner);
+        watches.retain(|watch| (watch.epoll, watch.fd) != (epoll, fd));
+        if operation != libc::EPOLL_CTL_DEL && !event.is_null() {
+            // SAFETY: the real one has read it.
+            let epoll_event { events, u64: data } = unsafe { event.read_unaligned() };
+            watches.push(Watch { epoll, fd, events, data });
+        }
+    }
+    outcome
 }
 
 fn last_errno() -> Errno {

@@ -90,6 +90,11 @@ fn is_generic_netlink(fd: BorrowedFd<'_>) -> bool {
         && socket_protocol(fd) == Ok(Some(netlink::GENERIC))
 }
 
+/// Whether a socket may become the daemon's, or be connected to it anew.
+pub(crate) fn may_be_replaced(fd: BorrowedFd<'_>) -> bool {
+    is_generic_netlink(fd) || is_ours(fd)
+}
+
 /// Whether the daemon is at the other end.
 pub(crate) fn is_ours(fd: BorrowedFd<'_>) -> bool {
     let Some(path) = socket() else { return false };

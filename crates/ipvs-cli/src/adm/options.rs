@@ -97,11 +97,13 @@ pub(crate) enum Given {
     TunNoCsum,
     TunCsum,
     TunRemCsum,
+    Json,
+    Full,
 }
 
 impl Given {
     /// All of them, in order.
-    pub(crate) const ALL: [Self; 34] = [
+    pub(crate) const ALL: [Self; 36] = [
         Self::Numeric,
         Self::Connection,
         Self::ServiceAddress,
@@ -136,6 +138,8 @@ impl Given {
         Self::TunNoCsum,
         Self::TunCsum,
         Self::TunRemCsum,
+        Self::Json,
+        Self::Full,
     ];
 
     /// Its name in messages.
@@ -175,6 +179,8 @@ impl Given {
             Self::TunNoCsum => "tun-nocsum",
             Self::TunCsum => "tun-csum",
             Self::TunRemCsum => "tun-remcsum",
+            Self::Json => "json",
+            Self::Full => "full",
         }
     }
 }
@@ -298,6 +304,9 @@ pub(crate) const OPTIONS: &[Spec<Typed>] = &[
     flag("persistent-conn", None, Typed::Plain(Given::PersistentConn)),
     flag("tun-info", None, Typed::Plain(Given::TunInfo)),
     flag("exact", Some(b'X'), Typed::Plain(Given::Exact)),
+    // These two are ours.
+    flag("json", None, Typed::Plain(Given::Json)),
+    flag("full", None, Typed::Plain(Given::Full)),
     flag("nosort", None, Typed::Plain(Given::NoSort)),
     flag("sort", None, Typed::Sort),
     valued("mcast-interface", None, Typed::Plain(Given::McastInterface)),

@@ -292,6 +292,8 @@ impl<'a> Line<'a> {
                 self.sync.ttl = ttl;
             }
             Given::Numeric
+            | Given::Json
+            | Given::Full
             | Given::Connection
             | Given::ServiceAddress
             | Given::ForwardingMethod

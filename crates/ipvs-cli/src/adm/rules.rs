@@ -150,7 +150,9 @@ fn rule_of_command(verb: Verb, option: Given) -> Rule {
         | Given::PersistentConn
         | Given::NoSort
         | Given::Exact
-        | Given::TunInfo => free(verb == Verb::List),
+        | Given::TunInfo
+        | Given::Json => free(verb == Verb::List),
+        Given::Full => free(verb == Verb::Save),
     }
 }
 

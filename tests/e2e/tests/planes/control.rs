@@ -285,7 +285,7 @@ pub(crate) fn ldirectord(plane: Plane) -> Result<()> {
 
 /// Speaks netlink with its own hands, and the old socket options.
 const PYTHON: &str = r#"
-import socket, struct
+import select, socket, struct
 
 def attr(number, octets):
     return struct.pack("=HH", 4 + len(octets), number) + octets + bytes(-len(octets) % 4)
@@ -308,6 +308,9 @@ def generic():
     return made
 
 ours, kernel = generic(), generic()
+# As an event loop does: before it is known what the socket is for.
+waiter = select.epoll()
+waiter.register(ours, select.EPOLLIN)
 family = resolve(ours, b"IPVS")
 assert resolve(kernel, b"nlctrl") == 16
 assert ours.getsockname()[1] == 0 and kernel.getsockname()[0] != 0
@@ -320,6 +323,7 @@ key += attr(3, socket.inet_aton("192.0.2.100")) + attr(4, port(8080))
 full = key + attr(6, b"sh\0") + attr(7, struct.pack("=II", 0, 0xffffffff))
 full += attr(8, bytes(4)) + attr(9, b"\xff" * 4)
 send(ours, family, 5, 1, attr(1, full))
+assert waiter.poll(5)
 assert struct.unpack_from("=i", ours.recv(65536), 16)[0] == 0
 send(ours, family, 5, 1, attr(1, full))
 assert struct.unpack_from("=i", ours.recv(65536), 16)[0] == -17

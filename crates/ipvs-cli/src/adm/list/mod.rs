@@ -4,6 +4,7 @@ use std::io::{self, Write};
 
 use ipvs_core::snapshot::ServiceStatus;
 use ipvs_netlink::client::Transport;
+use ipvs_netlink::conn::Connection;
 use ipvs_netlink::sync::{SyncDaemon, SyncState};
 use ipvs_netlink::{Client, ClientError, Info};
 
@@ -14,6 +15,7 @@ use super::options::{Given, Verb};
 use super::parse::Invocation;
 
 mod conns;
+mod json;
 mod rows;
 mod save;
 mod sort;
@@ -51,23 +53,41 @@ pub(crate) fn show<T: Transport>(
     let given = line.given;
     let naming = Naming { numeric: given.has(Given::Numeric), names };
     if given.has(Given::Connection) {
-        return connections(client, naming, given.has(Given::PersistentConn), out);
+        let connections = client.connections()?;
+        if given.has(Given::Json) {
+            return Ok(json::write(out, &json::Connections::new(&connections))?);
+        }
+        return Ok(show_connections(&connections, naming, given.has(Given::PersistentConn), out)?);
     }
     if given.has(Given::Timeout) {
         let timeouts = client.timeouts()?;
+        if given.has(Given::Json) {
+            return Ok(json::write(out, &json::Seconds::from(timeouts))?);
+        }
         let (tcp, tcp_fin, udp) = (timeouts.tcp, timeouts.tcp_fin, timeouts.udp);
         return Ok(writeln!(out, "Timeout (tcp tcpfin udp): {tcp} {tcp_fin} {udp}")?);
     }
     if given.has(Given::Daemon) {
-        return Ok(sync_daemons(&client.sync_daemons()?, out)?);
+        let daemons = client.sync_daemons()?;
+        if given.has(Given::Json) {
+            return Ok(json::write(out, &json::Daemons::new(&daemons))?);
+        }
+        return Ok(sync_daemons(&daemons, out)?);
     }
     let listing = Listing {
         format: Format::of(given),
         exact: given.has(Given::Exact),
         sorted: !given.has(Given::NoSort),
-        saves: line.verb == Verb::Save,
+        form: match (line.verb, given.has(Given::Full)) {
+            (Verb::Save, false) => Form::Lines,
+            (Verb::Save, true) => Form::FullLines,
+            _ => Form::Table,
+        },
         naming,
     };
+    if given.has(Given::Json) {
+        return listing.as_json(client, info, line, out);
+    }
     if given.has(Given::ServiceAddress) {
         let status = client.service(&line.service)?;
         rows::header(out, listing.format)?;
@@ -77,7 +97,7 @@ pub(crate) fn show<T: Transport>(
     if listing.sorted {
         services = sort::services(services);
     }
-    if !listing.saves {
+    if listing.form == Form::Table {
         let [_, major, minor, patch] = info.version.to_be_bytes();
         let size = info.table_size;
         writeln!(out, "IP Virtual Server version {major}.{minor}.{patch} (size={size})")?;
@@ -86,17 +106,54 @@ pub(crate) fn show<T: Transport>(
     services.iter().try_for_each(|status| listing.service(client, status, out))
 }
 
+/// What a listing is made of.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Form {
+    /// A table.
+    Table,
+    /// Command lines, as the original saves.
+    Lines,
+    /// The same with what the original does not save.
+    FullLines,
+}
+
 /// How services are listed.
 struct Listing<'a> {
     format: Format,
     exact: bool,
     sorted: bool,
-    /// As command lines rather than as a table.
-    saves: bool,
+    form: Form,
     naming: Naming<'a>,
 }
 
 impl Listing<'_> {
+    /// Shows services and destinations as one object.
+    fn as_json<T: Transport>(
+        &self,
+        client: &mut Client<T>,
+        info: Info,
+        line: &Invocation,
+        out: &mut dyn Write,
+    ) -> Result<(), ListError> {
+        let mut services = if line.given.has(Given::ServiceAddress) {
+            vec![client.service(&line.service)?]
+        } else {
+            client.services()?
+        };
+        if self.sorted {
+            services = sort::services(services);
+        }
+        let mut table = json::Table::new(info);
+        for service in &services {
+            let mut dests = client.dests(&service.key)?;
+            if self.sorted {
+                dests = sort::dests(dests);
+            }
+            table.add(service, &dests);
+        }
+        Ok(json::write(out, &table)?)
+    }
+
     /// Shows a service and its destinations.
     fn service<T: Transport>(
         &self,
@@ -109,10 +166,10 @@ impl Listing<'_> {
         if self.sorted {
             dests = sort::dests(dests);
         }
-        if self.saves {
+        if self.form != Form::Table {
             save::service(out, self.naming, status)?;
             for dest in &dests {
-                save::dest(out, self.naming, key, dest)?;
+                save::dest(out, self.naming, key, dest, self.form == Form::FullLines)?;
             }
             return Ok(());
         }
@@ -125,16 +182,15 @@ impl Listing<'_> {
     }
 }
 
-/// Shows all connections, in the director's order.
-fn connections<T: Transport>(
-    client: &mut Client<T>,
+/// Shows connections, in the director's order.
+fn show_connections(
+    connections: &[Connection],
     naming: Naming<'_>,
     with_engine: bool,
     out: &mut dyn Write,
-) -> Result<(), ListError> {
-    let connections = client.connections()?;
+) -> io::Result<()> {
     conns::header(out, with_engine)?;
-    for conn in &connections {
+    for conn in connections {
         conns::row(out, naming, with_engine, conn)?;
     }
     Ok(())

@@ -35,12 +35,14 @@ pub(crate) fn service(
     writeln!(out)
 }
 
-/// Writes the line that adds a destination. Thresholds are not saved.
+/// Writes the line that adds a destination. Thresholds are saved only if `full`: the
+/// original leaves them out.
 pub(crate) fn dest(
     out: &mut dyn Write,
     naming: Naming<'_>,
     service: &ServiceKey,
     status: &DestStatus,
+    full: bool,
 ) -> io::Result<()> {
     let (key, spec) = (&status.key, &status.spec);
     let server = naming.endpoint(key.family(), key.addr, key.port, service.protocol);
@@ -62,6 +64,9 @@ pub(crate) fn dest(
             2 => write!(out, " --tun-type gre {flag}")?,
             _ => write!(out, " --tun-type ipip")?,
         }
+    }
+    if full && (spec.upper, spec.lower) != (0, 0) {
+        write!(out, " -x {} -y {}", spec.upper, spec.lower)?;
     }
     writeln!(out)
 }
