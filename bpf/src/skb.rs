@@ -379,6 +379,27 @@ extern "C" fn ipvs_tc_routed(ctx: *mut SkBuff) -> i32 {
     TC_ACT_SHOT
 }
 
+/// Where packets come in that are to pass the host's firewall first. What answers the
+/// host's own requests is not sent on, and would reach the host untranslated.
+#[unsafe(no_mangle)]
+#[unsafe(link_section = "classifier")]
+extern "C" fn ipvs_tc_arriving(ctx: *mut SkBuff) -> i32 {
+    let Some(settings) = tables::settings() else { return TC_ACT_UNSPEC };
+    // SAFETY: the context is this program's.
+    let (kind, ifindex) = unsafe { ((*ctx).pkt_type, (*ctx).arrived_by()) };
+    if kind != PACKET_HOST {
+        return TC_ACT_UNSPEC;
+    }
+    let mut frame = SkbFrame { ctx };
+    frame.pull(HEADERS_LEN);
+    let maps = Maps::<true> { ctx: ctx.cast(), ifindex, settings };
+    let Some(scratch) = maps::scratch() else { return TC_ACT_UNSPEC };
+    if director::is_answer_to_host(&mut frame, &maps, scratch, kernel::now(settings)) {
+        maps::begin_by_tc(ctx.cast());
+    }
+    TC_ACT_UNSPEC
+}
+
 /// Where a packet leaves that the host sends on: a destination's, that has passed
 /// the host's firewall, is translated.
 #[unsafe(no_mangle)]

@@ -261,6 +261,22 @@ pub fn is_answer<B: Buffer, T: Tables>(
         || (settings.callers != 0 && engine::outgoing::is_caller(tables, tuple, &mut room.caller))
 }
 
+/// Whether the frame in `buf` [is an answer](is_answer), to a request of the host's own.
+#[inline(always)]
+pub fn is_answer_to_host<B: Buffer, T: Tables>(
+    buf: &mut B,
+    tables: &T,
+    scratch: &mut Scratch,
+    now: Instant,
+) -> bool {
+    if !is_answer(buf, tables, scratch, now) {
+        return false;
+    }
+    let Scratch { headers, tuple, room, .. } = scratch;
+    tuple.destination = Addr::from_words(headers.destination);
+    forward::is_for_host(room, tables, tuple)
+}
+
 /// Whether a packet with this key is one of a destination to a client.
 #[inline(always)]
 pub(crate) fn leads_to_client<T: Tables>(tables: &T, tuple: &Tuple, now: Instant) -> bool {

@@ -6,7 +6,7 @@ use aya::programs::links::{FdLink, LinkOrder, PinnedLink};
 use aya::programs::tc::{NlOptions, TcAttachOptions};
 use aya::programs::{ProgramError, SchedClassifier, TcAttachType, XdpMode};
 
-use super::object::{EGRESS, Pins, TC, TC_LEAVING, TC_ROUTED};
+use super::object::{EGRESS, Pins, TC, TC_ARRIVING, TC_LEAVING, TC_ROUTED};
 use super::{StartError, door};
 use crate::rtnetlink::{Link, Rtnetlink};
 
@@ -76,6 +76,7 @@ pub(super) fn attach_all(
     for place in &places {
         match place.hook {
             Hook::Tc => attach_tc(pins, place, TC, TcAttachType::Ingress)?,
+            Hook::Arriving => attach_tc(pins, place, TC_ARRIVING, TcAttachType::Ingress)?,
             Hook::Egress => attach_tc(pins, place, EGRESS, TcAttachType::Egress)?,
             Hook::Leaving => attach_tc(pins, place, TC_LEAVING, TcAttachType::Egress)?,
             Hook::Routed => attach_tc(pins, place, TC_ROUTED, TcAttachType::Egress)?,
@@ -92,6 +93,8 @@ enum Hook {
     Tc,
     /// The same, earlier.
     Xdp,
+    /// Where packets come in that pass the firewall first.
+    Arriving,
     /// Where the host's own packets leave.
     Egress,
     /// Where packets leave that the host sends on.
@@ -106,6 +109,7 @@ impl Hook {
         match self {
             Self::Tc => "tc",
             Self::Xdp => "xdp",
+            Self::Arriving => "arriving",
             Self::Egress => "egress",
             Self::Leaving => "leaving",
             Self::Routed => "routed",
@@ -133,9 +137,7 @@ fn places<'a>(attached: &'a [(&'a Link, Attached)], loopback: Option<&'a Link>) 
     for (link, attached) in attached {
         let mut add = |hook| places.push(place(link, hook));
         add(Hook::Egress);
-        if attached.mode != AttachMode::Netfilter {
-            add(Hook::Tc);
-        }
+        add(if attached.mode == AttachMode::Netfilter { Hook::Arriving } else { Hook::Tc });
         if attached.mode == AttachMode::Xdp {
             add(Hook::Xdp);
         }

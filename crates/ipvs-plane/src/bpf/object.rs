@@ -62,8 +62,9 @@ pub(super) const MAPS: &[&str] = &[
 pub(super) const TC: &str = "ipvs_tc";
 /// The TC program for what the host sends.
 pub(super) const EGRESS: &str = "ipvs_egress";
-/// The TC programs for packets that have passed the host's firewall: for those
-/// that are routed to the door, and for those that leave the host.
+/// The TC programs for packets that pass the host's firewall: for those that come
+/// in, for those that are routed to the door, and for those that leave the host.
+pub(super) const TC_ARRIVING: &str = "ipvs_tc_arriving";
 pub(super) const TC_ROUTED: &str = "ipvs_tc_routed";
 pub(super) const TC_LEAVING: &str = "ipvs_tc_leaving";
 /// The XDP program.
@@ -189,7 +190,7 @@ impl Pins {
         }
         loader.override_global("IPVS_NEAR_BUCKETS", &near_buckets, true);
         let mut object = loader.load(OBJECT).map_err(load_error)?;
-        for name in [TC, EGRESS, TC_ROUTED, TC_LEAVING, XDP, CONTROL] {
+        for name in [TC, EGRESS, TC_ARRIVING, TC_ROUTED, TC_LEAVING, XDP, CONTROL] {
             load_program(&mut object, name)?;
         }
         go_on_by(&mut object, TC_PROGRAMS, BEGIN, TC)?;
@@ -207,7 +208,7 @@ impl Pins {
             data.pin(self.map(name)).map_err(|error| self.pin_error(name, &error))?;
             maps.insert(*name, data);
         }
-        for name in [TC, EGRESS, TC_ROUTED, TC_LEAVING, XDP, CONTROL] {
+        for name in [TC, EGRESS, TC_ARRIVING, TC_ROUTED, TC_LEAVING, XDP, CONTROL] {
             let program = object
                 .program_mut(name)
                 .ok_or_else(|| self.pin_error(name, &"not in the object"))?;
