@@ -13,6 +13,7 @@ use crate::director::{Director, Driven};
 use crate::host::Host;
 use crate::listener::Listener;
 use crate::peer::{Peer, Stay};
+use crate::rights::Rights;
 use crate::{DaemonError, Options, start};
 
 /// How often the plane is looked after.
@@ -25,6 +26,7 @@ const MOST_PEERS: usize = 256;
 pub struct Daemon {
     director: Director,
     listener: Listener,
+    rights: Rights,
     peers: Vec<Peer>,
     host: Option<Host>,
     signals: SignalFd,
@@ -42,7 +44,8 @@ impl Daemon {
     pub fn start(options: &Options) -> Result<Self, DaemonError> {
         // Before the plane starts a thread, which inherits what is blocked.
         let signals = receive_signals()?;
-        let mut listener = Listener::claim(&options.socket)?;
+        let rights = Rights::find(options.group.as_deref(), &options.readers)?;
+        let mut listener = Listener::claim(&options.socket, &rights)?;
         let mut director = start::start(options)?;
         let now = Instant::now();
         let host = director.needs_news().then(|| Host::listen(now)).transpose();
@@ -53,7 +56,7 @@ impl Daemon {
         listener.publish()?;
         tracing::info!("listening on {}", options.socket.display());
         let (peers, next_tick) = (Vec::new(), now + TICK);
-        Ok(Self { director, listener, peers, host, signals, next_tick, accept_after: now })
+        Ok(Self { director, listener, rights, peers, host, signals, next_tick, accept_after: now })
     }
 
     /// Answers until SIGTERM or SIGINT.
@@ -128,7 +131,10 @@ impl Daemon {
     fn accept(&mut self, now: Instant) {
         while self.peers.len() < MOST_PEERS {
             match self.listener.accept() {
-                Ok(Some(socket)) => self.peers.push(Peer::new(socket, now)),
+                Ok(Some(socket)) => {
+                    let access = self.rights.of_client(&socket);
+                    self.peers.push(Peer::new(socket, access, now));
+                }
                 Ok(None) => return,
                 Err(error) => {
                     tracing::warn!(%error, "cannot accept a client");

@@ -17,6 +17,9 @@ pub enum DaemonError {
     /// What is in the socket's place is no socket.
     #[error("{0} is there and is no socket; choose another path with --socket")]
     NotASocket(PathBuf),
+    /// A group that is to have rights is unknown.
+    #[error("there is no group `{0}` on this host")]
+    NoGroup(String),
     /// The socket could not be made.
     #[error("cannot listen on {path}: {source}{}", advice(source))]
     Socket {

@@ -23,9 +23,11 @@ mod listener;
 mod options;
 mod peer;
 mod pins;
+mod rights;
 mod start;
 
 pub use daemon::Daemon;
 pub use error::DaemonError;
 pub use options::{DEFAULT_PINS, DEFAULT_SOCKET, Options, PlaneChoice};
 pub use pins::detach;
+pub use rights::Readers;

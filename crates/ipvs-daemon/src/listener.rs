@@ -13,6 +13,7 @@ use rustix::net::{
 };
 
 use crate::DaemonError;
+use crate::rights::Rights;
 
 /// Clients that may wait to be accepted.
 const BACKLOG: i32 = 64;
@@ -28,7 +29,7 @@ pub(crate) struct Listener {
 impl Listener {
     /// Makes sure that nobody listens at `path`, and makes a socket that does
     /// so once it is [published](Self::publish).
-    pub(crate) fn claim(path: &Path) -> Result<Self, DaemonError> {
+    pub(crate) fn claim(path: &Path, rights: &Rights) -> Result<Self, DaemonError> {
         let failed = |source| DaemonError::Socket { path: path.to_owned(), source };
         match fs::symlink_metadata(path) {
             Ok(found) if !found.file_type().is_socket() => {
@@ -41,7 +42,7 @@ impl Listener {
             Err(error) if error.kind() == io::ErrorKind::NotFound => {}
             Err(error) => return Err(failed(error)),
         }
-        let socket = make(path).map_err(failed)?;
+        let socket = make(path, rights).map_err(failed)?;
         Ok(Self { socket, path: path.to_owned(), published: false })
     }
 
@@ -84,8 +85,8 @@ fn unpublished(path: &Path) -> PathBuf {
     name.into()
 }
 
-/// Makes a listening socket under its first name, for its user only.
-fn make(path: &Path) -> io::Result<OwnedFd> {
+/// Makes a listening socket under its first name, for those with rights only.
+fn make(path: &Path, rights: &Rights) -> io::Result<OwnedFd> {
     if let Some(directory) = path.parent() {
         fs::create_dir_all(directory)?;
     }
@@ -97,8 +98,11 @@ fn make(path: &Path) -> io::Result<OwnedFd> {
     let flags = SocketFlags::CLOEXEC | SocketFlags::NONBLOCK;
     let socket = socket_with(AddressFamily::UNIX, SocketType::SEQPACKET, flags, None)?;
     bind(&socket, &SocketAddrUnix::new(&hidden)?)?;
-    // Before anybody can connect.
+    // Before anybody can connect; and the group before the mode that is for it.
     fs::set_permissions(&hidden, fs::Permissions::from_mode(0o600))?;
+    let (group, mode) = rights.of_file();
+    std::os::unix::fs::chown(&hidden, None, group.map(nix::unistd::Gid::as_raw))?;
+    fs::set_permissions(&hidden, fs::Permissions::from_mode(mode))?;
     listen(&socket, BACKLOG)?;
     Ok(socket)
 }
@@ -118,18 +122,23 @@ fn answers(path: &Path) -> io::Result<bool> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::Readers;
+
+    fn claim(path: &Path) -> Result<Listener, DaemonError> {
+        Listener::claim(path, &Rights::find(None, &Readers::None).unwrap())
+    }
 
     #[test]
     fn a_socket_that_nobody_answers_is_replaced() {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("made/ipvs.sock");
-        let mut dead = Listener::claim(&path).unwrap();
+        let mut dead = claim(&path).unwrap();
         dead.publish().unwrap();
         // As after SIGKILL: the file stays, the listener is gone.
         dead.published = false;
         drop(dead);
         assert!(path.exists() && !answers(&path).unwrap());
-        let mut next = Listener::claim(&path).unwrap();
+        let mut next = claim(&path).unwrap();
         next.publish().unwrap();
         assert!(answers(&path).unwrap());
         assert_eq!(fs::metadata(&path).unwrap().permissions().mode() & 0o777, 0o600);
@@ -141,9 +150,9 @@ mod tests {
     fn a_daemon_that_answers_is_left_alone() {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("ipvs.sock");
-        let mut first = Listener::claim(&path).unwrap();
+        let mut first = claim(&path).unwrap();
         first.publish().unwrap();
-        assert!(matches!(Listener::claim(&path), Err(DaemonError::SocketInUse(_))));
+        assert!(matches!(claim(&path), Err(DaemonError::SocketInUse(_))));
         assert!(answers(&path).unwrap(), "the first still answers");
     }
 
@@ -152,7 +161,7 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("notes.txt");
         fs::write(&path, "precious").unwrap();
-        assert!(matches!(Listener::claim(&path), Err(DaemonError::NotASocket(_))));
+        assert!(matches!(claim(&path), Err(DaemonError::NotASocket(_))));
         assert_eq!(fs::read_to_string(&path).unwrap(), "precious");
     }
 
@@ -160,7 +169,7 @@ mod tests {
     fn a_socket_is_not_found_before_it_is_published() {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("ipvs.sock");
-        let listener = Listener::claim(&path).unwrap();
+        let listener = claim(&path).unwrap();
         assert!(!path.exists());
         drop(listener);
         assert_eq!(fs::read_dir(folder.path()).unwrap().count(), 0, "nothing is left");

@@ -5,6 +5,8 @@ use std::path::PathBuf;
 use ipvs_plane::bpf::AttachMode;
 use ipvs_plane::store::Limits;
 
+use crate::Readers;
+
 /// Where the daemon listens unless told otherwise.
 pub const DEFAULT_SOCKET: &str = "/run/ipvs/ipvs.sock";
 /// Where the eBPF plane is pinned unless told otherwise.
@@ -39,6 +41,11 @@ pub struct Options {
     /// Virtual ports of FTP control connections that are helped, 0 for none; if
     /// not given those of a plane that is found running, else port 21.
     pub ftp_ports: Option<[u16; 8]>,
+    /// The group whose members may change the configuration, besides root and the
+    /// daemon's own user.
+    pub group: Option<String>,
+    /// Who else may read it.
+    pub readers: Readers,
 }
 
 impl Default for Options {
@@ -50,6 +57,8 @@ impl Default for Options {
             interfaces: Vec::new(),
             limits: Limits::default(),
             ftp_ports: None,
+            group: None,
+            readers: Readers::None,
         }
     }
 }

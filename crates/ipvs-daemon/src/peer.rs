@@ -6,6 +6,7 @@ use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::time::{Duration, Instant};
 
 use ipvs_core::snapshot::Control;
+use ipvs_netlink::Access;
 use rustix::event::PollFlags;
 use rustix::io::Errno;
 use rustix::net::{RecvFlags, SendFlags, recv, send};
@@ -31,14 +32,15 @@ pub(crate) enum Stay {
 #[derive(Debug)]
 pub(crate) struct Peer {
     socket: OwnedFd,
+    access: Access,
     unsent: VecDeque<Vec<u8>>,
     /// When the last datagram went out, or the first had to wait.
     progress: Instant,
 }
 
 impl Peer {
-    pub(crate) fn new(socket: OwnedFd, now: Instant) -> Self {
-        Self { socket, unsent: VecDeque::new(), progress: now }
+    pub(crate) fn new(socket: OwnedFd, access: Access, now: Instant) -> Self {
+        Self { socket, access, unsent: VecDeque::new(), progress: now }
     }
 
     /// What the client is waited for.
@@ -75,7 +77,7 @@ impl Peer {
         request.truncate(len);
         self.progress = now;
         let mut stay = Stay::Yes;
-        ipvs_netlink::serve(&request, control, &mut |datagram| {
+        ipvs_netlink::serve_as(self.access, &request, control, &mut |datagram| {
             if stay == Stay::Yes {
                 stay = self.send(datagram);
             }
@@ -161,7 +163,7 @@ mod tests {
         let flags = SocketFlags::CLOEXEC | SocketFlags::NONBLOCK;
         let (ours, theirs) =
             socketpair(AddressFamily::UNIX, SocketType::SEQPACKET, flags, None).unwrap();
-        (Peer::new(ours, Instant::now()), theirs)
+        (Peer::new(ours, Access::Admin, Instant::now()), theirs)
     }
 
     /// The requests that a client makes to get the status, as datagrams.

@@ -39,8 +39,21 @@ type Top<'a> = Table<'a, 7>;
 pub enum Access {
     /// Everything.
     Admin,
+    /// Whatever changes nothing; the rest is refused with `EPERM`.
+    Read,
     /// Resolve a family; every command of it is refused with `EPERM`.
     None,
+}
+
+impl Access {
+    /// Whether a command is allowed that changes something, or nothing.
+    const fn allows(self, changes: bool) -> bool {
+        match self {
+            Self::Admin => true,
+            Self::Read => !changes,
+            Self::None => false,
+        }
+    }
 }
 
 /// Answers the messages of one datagram; `reply` gets each datagram of the
@@ -145,7 +158,8 @@ fn own(
     if !is_known {
         return Err(Errno::OPNOTSUPP);
     }
-    if access != Access::Admin {
+    let changes = matches!(request.command, conn::SET_SETTING | marks::CHANGE_MARKS);
+    if !access.allows(changes) {
         return Err(Errno::PERM);
     }
     if request.command == marks::CHANGE_MARKS && !request.dump {
@@ -239,7 +253,15 @@ fn ipvs(
     {
         return Err(Errno::OPNOTSUPP);
     }
-    if access != Access::Admin {
+    let changes = !matches!(
+        request.command,
+        command::GET_SERVICE
+            | command::GET_DEST
+            | command::GET_DAEMON
+            | command::GET_CONFIG
+            | command::GET_INFO
+    );
+    if !access.allows(changes) {
         return Err(Errno::PERM);
     }
     match (request.command, request.dump) {

@@ -290,6 +290,23 @@ fn commands_in_the_wrong_form_are_not_supported() {
 }
 
 #[test]
+fn a_peer_that_may_read_changes_nothing() {
+    let outcome = |request: &[u8]| {
+        let mut last = Vec::new();
+        serve_as(Access::Read, request, &mut table(), &mut |bytes| last = bytes.to_vec());
+        Messages(&last).next().and_then(|message| message.error()).flatten()
+    };
+    assert_eq!(outcome(&ipvs(REQUEST, command::GET_INFO, |_| {})), None);
+    assert_eq!(outcome(&ipvs(DUMP, command::GET_SERVICE, |_| {})), None);
+    for number in [command::NEW_SERVICE, command::FLUSH, command::ZERO, command::SET_CONFIG] {
+        assert_eq!(outcome(&ipvs(REQUEST, number, |_| {})), Some(Errno::PERM), "{number}");
+    }
+    let family = conn::FAMILY_ID;
+    assert_eq!(outcome(&request(family, DUMP, conn::GET_CONN, |_| {})), None);
+    assert_eq!(outcome(&request(family, REQUEST, conn::SET_SETTING, |_| {})), Some(Errno::PERM));
+}
+
+#[test]
 fn a_peer_without_rights_may_resolve_the_family_only() {
     let refused = |request: &[u8]| {
         let mut last = Vec::new();

@@ -140,6 +140,8 @@ pub struct Bed {
     pub lab: Topology,
     /// Its data plane.
     pub plane: Plane,
+    /// More options for a daemon that is started.
+    pub daemon_options: Vec<String>,
     /// A place for files, removed with the bed.
     pub folder: TempDir,
 }
@@ -175,7 +177,9 @@ impl Bed {
         let decapsulators: ipvs_lab::Result<_> =
             lab.servers().iter().map(|host| Decapsulator::start(host.link())).collect();
         let folder = tempfile::Builder::new().prefix("ipvs-e2e-").tempdir_in("/run")?;
-        let mut bed = Self { daemon: None, decapsulators: decapsulators?, lab, plane, folder };
+        let daemon_options = Vec::new();
+        let decapsulators = decapsulators?;
+        let mut bed = Self { daemon: None, decapsulators, lab, plane, daemon_options, folder };
         bed.start_daemon()?;
         Ok(bed)
     }
@@ -202,7 +206,11 @@ impl Bed {
     pub fn start_daemon(&mut self) -> Result<()> {
         let mut command = self.daemon_command(&self.socket(), &self.pins())?;
         let log = self.folder.path().join("daemon.log");
-        command.args(["--ready-fd", "1"]).stdin(Stdio::null()).stdout(Stdio::piped());
+        command
+            .args(&self.daemon_options)
+            .args(["--ready-fd", "1"])
+            .stdin(Stdio::null())
+            .stdout(Stdio::piped());
         command.stderr(File::options().append(true).create(true).open(&log)?);
         let mut daemon = self.lab.director().spawn_child(command)?;
         let mut word = String::new();

@@ -3,7 +3,7 @@
 use std::path::PathBuf;
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
-use ipvs_daemon::{DEFAULT_PINS, DEFAULT_SOCKET, Options, PlaneChoice};
+use ipvs_daemon::{DEFAULT_PINS, DEFAULT_SOCKET, Options, PlaneChoice, Readers};
 use ipvs_plane::bpf::AttachMode;
 use ipvs_plane::store::Limits;
 
@@ -74,6 +74,12 @@ pub(super) struct Daemon {
     /// that is found running has them unless given, else 21
     #[arg(long, value_name = "PORT,…", value_parser = ftp_ports)]
     ftp_ports: Option<[u16; 8]>,
+    /// Members of this group may change the configuration, as root and the daemon's user may
+    #[arg(long, value_name = "NAME")]
+    group: Option<String>,
+    /// Members of this group may read the configuration, or `all` may
+    #[arg(long, value_name = "NAME|all", value_parser = readers)]
+    readers: Option<Readers>,
     /// Write "ready" and a newline to this descriptor, a pipe, once clients are answered
     #[arg(long, value_name = "FD")]
     pub(super) ready_fd: Option<u32>,
@@ -85,13 +91,23 @@ pub(super) struct Daemon {
 impl From<Daemon> for Options {
     fn from(options: Daemon) -> Self {
         let Daemon {
-            plane, socket, pins, interfaces, connections, destinations, ftp_ports, ..
+            plane,
+            socket,
+            pins,
+            interfaces,
+            connections,
+            destinations,
+            ftp_ports,
+            group,
+            readers,
+            ..
         } = options;
         // An edit of a list takes new places before it gives back the old.
         let members = destinations.saturating_mul(2);
         let limits =
             Limits { conns: connections, dests: destinations, members, ..Limits::default() };
-        Self { plane: plane.into(), socket, pins, interfaces, limits, ftp_ports }
+        let readers = readers.unwrap_or_default();
+        Self { plane: plane.into(), socket, pins, interfaces, limits, ftp_ports, group, readers }
     }
 }
 
@@ -120,6 +136,12 @@ fn interface(text: &str) -> Result<(String, AttachMode), String> {
         _ => return Err(format!("`{mode}` is none of auto, xdp, tc and netfilter")),
     };
     if name.is_empty() { Err("the name is missing".to_owned()) } else { Ok((name.into(), mode)) }
+}
+
+/// A group's name, or `all`.
+#[expect(clippy::unnecessary_wraps, reason = "what clap calls may fail")]
+fn readers(text: &str) -> Result<Readers, std::convert::Infallible> {
+    Ok(if text == "all" { Readers::All } else { Readers::Group(text.to_owned()) })
 }
 
 /// Ports with commas between; those that are left are 0, which is none.
