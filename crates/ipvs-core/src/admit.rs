@@ -81,7 +81,7 @@ pub(crate) fn admit<B: Buffer, T: Tables>(
     }
     packet.room.template = NONE;
     packet.room.client = *packet.tuple;
-    packet.room.replaces = false;
+    packet.room.replaces = packet.room.makes_way != NONE;
     let mut dest_id = NONE;
     if persistent {
         if service.engine != engine::NONE && !engine::read(packet, tables) {
@@ -124,7 +124,7 @@ pub(crate) fn bypass<B: Buffer, T: Tables>(packet: &mut Packet<'_, B>, tables: &
     }
     packet.room.client = *packet.tuple;
     packet.room.template = NONE;
-    packet.room.replaces = false;
+    packet.room.replaces = packet.room.makes_way != NONE;
     let id = connect(packet, tables, service, NONE, Dest::NOBODY);
     if let Some(conn) = tables.conn(id) {
         conn.dest_port.set(0);

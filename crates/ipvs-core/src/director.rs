@@ -51,6 +51,8 @@ pub struct Room {
     pub(crate) client: Tuple,
     /// It takes the key of one that is there.
     pub(crate) replaces: bool,
+    /// The connection that makes way for it, or [`NONE`].
+    pub(crate) makes_way: ConnId,
     pub(crate) caller: CallerKey,
     pub(crate) query: RouteQuery,
     pub(crate) way: Way,
@@ -353,13 +355,14 @@ fn decide<B: Buffer, T: Tables>(
     }
     *tuple = Tuple::of(headers);
     let ifindex = arrival.ifindex;
+    room.makes_way = NONE;
     let mut packet = Packet { buf, headers, tuple, room, ifindex, now };
     match live(&mut packet, tables) {
         Some((found, _)) if found.reply => return carry(&mut packet, tables, found),
         Some((found, conn)) => match standing(&mut packet, tables, found.id, conn) {
             Standing::Goes => return carry(&mut packet, tables, found),
             Standing::Gone => return Outcome::drop(Reason::DestGone),
-            Standing::Over => {}
+            Standing::Over => packet.room.makes_way = found.id,
         },
         None => {}
     }
@@ -370,29 +373,43 @@ fn decide<B: Buffer, T: Tables>(
 /// with that.
 #[inline(always)]
 fn start<B: Buffer, T: Tables>(packet: &mut Packet<'_, B>, tables: &T) -> Outcome {
-    let found = match admit::admit(packet, tables) {
-        Ok(id) => Found { id, reply: false },
+    let found = connect(packet, tables);
+    // The kernel ends it at its next tick: until the new one stands, it counts.
+    let old = packet.room.makes_way;
+    if let Some(conn) = tables.conn(old) {
+        expiry::expire(tables, &mut packet.room.key, old, conn, packet.now);
+    }
+    match found {
+        Ok(found) if T::STAGES_APART => {
+            packet.room.admitted = found.word();
+            Outcome::go_on(Stage::Forwarding)
+        }
+        Ok(found) => carry(packet, tables, found),
+        Err(outcome) => outcome,
+    }
+}
+
+/// The connection of a packet that belongs to none, or what becomes of it without.
+#[inline(always)]
+fn connect<B: Buffer, T: Tables>(packet: &mut Packet<'_, B>, tables: &T) -> Result<Found, Outcome> {
+    match admit::admit(packet, tables) {
+        Ok(id) => Ok(Found { id, reply: false }),
         Err(Reason::NoDestination) => match admit::bypass(packet, tables) {
-            NONE => return reject::no_destination(packet, tables),
-            id => Found { id, reply: false },
+            NONE => Err(reject::no_destination(packet, tables)),
+            id => Ok(Found { id, reply: false }),
         },
         Err(Reason::NoService) if tables.settings().callers != 0 => {
             // A destination may have sent it by itself: a reply of the
             // connection that is made for it.
             match engine::outgoing::connect(packet, tables) {
-                NONE => return Outcome::pass(Reason::NoService),
-                id => Found { id, reply: true },
+                NONE => Err(Outcome::pass(Reason::NoService)),
+                id => Ok(Found { id, reply: true }),
             }
         }
-        Err(Reason::DeferredLong) => return Outcome::defer(Reason::DeferredLong),
-        Err(reason) if reason.drops() => return Outcome::drop(reason),
-        Err(reason) => return Outcome::pass(reason),
-    };
-    if T::STAGES_APART {
-        packet.room.admitted = found.word();
-        return Outcome::go_on(Stage::Forwarding);
+        Err(Reason::DeferredLong) => Err(Outcome::defer(Reason::DeferredLong)),
+        Err(reason) if reason.drops() => Err(Outcome::drop(reason)),
+        Err(reason) => Err(Outcome::pass(reason)),
     }
-    carry(packet, tables, found)
 }
 
 /// Carries the packet on along its connection.
@@ -454,6 +471,10 @@ fn standing<B, T: Tables>(
     } else {
         settings.expire_nodest_conn != 0
     };
+    if makes_room && conn.controls.get() == 0 {
+        return Standing::Over;
+    }
+    // One that others hang on does not make way: it gets another minute.
     if makes_room && expiry::expire(tables, &mut packet.room.key, id, conn, packet.now) {
         Standing::Over
     } else if stands {

@@ -69,7 +69,9 @@ pub(crate) fn no_destination<B: Buffer, T: Tables>(
 ) -> Outcome {
     let error = by_family(packet, IcmpError::V4_PORT_UNREACHABLE, IcmpError::V6_PORT_UNREACHABLE);
     let marked = packet.room.mark != 0;
-    send(packet, tables, error, (NONE, marked), [Reason::SentUnreachable, Reason::NoDestination])
+    // It is taken for one of the connection that makes way, as long as that is there.
+    let dest = tables.conn(packet.room.makes_way).map_or(NONE, |conn| counted(conn).0);
+    send(packet, tables, error, (dest, marked), [Reason::SentUnreachable, Reason::NoDestination])
 }
 
 /// No route to the destination: host unreachable.

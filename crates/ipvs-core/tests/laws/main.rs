@@ -18,6 +18,7 @@ mod hostile;
 mod icmp;
 mod marks;
 mod packet;
+mod reuse;
 mod scheduling;
 mod sip;
 mod world;
