@@ -53,6 +53,9 @@ impl Plane {
 
     /// Why no director of this plane can be started here, if so.
     pub fn is_missing(self) -> Option<String> {
+        if self == Self::Netfilter && !has_nft() {
+            return Some("nft is not installed, and recorded rulesets cannot be loaded".to_owned());
+        }
         match self.subject() {
             Err(Trouble::Unsupported(reason)) => Some(reason),
             Ok(_) | Err(Trouble::Broken(_)) => None,
@@ -74,6 +77,12 @@ impl Plane {
             }
         }
     }
+}
+
+/// Whether a shell would find the program.
+fn has_nft() -> bool {
+    let path = std::env::var_os("PATH").unwrap_or_default();
+    std::env::split_paths(&path).any(|folder| folder.join("nft").is_file())
 }
 
 /// Replays one case on a fresh director.
