@@ -18,7 +18,7 @@ mod slow;
 mod store;
 mod tracking;
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::io;
 use std::path::Path;
 use std::time::Duration;
@@ -200,10 +200,16 @@ impl BpfPlane {
     /// Has the kernel keep the neighbours of all destinations resolved, and
     /// tunnels their source address.
     fn follow_dests(&mut self) {
-        let Ok(mut netlink) = Rtnetlink::open() else { return };
         let dests: Vec<(DestId, Dest)> =
             self.registry.listed_dests().map(|(id, dest)| (id, *dest)).collect();
-        self.managed.retain(|id, _| dests.iter().any(|(listed, _)| listed == id));
+        let listed: HashSet<DestId> = dests.iter().map(|(id, _)| *id).collect();
+        self.managed.retain(|id, _| listed.contains(id));
+        self.follow(&dests);
+    }
+
+    /// The same for some destinations.
+    fn follow(&mut self, dests: &[(DestId, Dest)]) {
+        let Ok(mut netlink) = Rtnetlink::open() else { return };
         for (id, dest) in dests {
             let family = dest.key.family();
             let query =
@@ -213,12 +219,12 @@ impl BpfPlane {
             };
             let (family, next) = gateway.unwrap_or((family, dest.key.addr));
             let neighbour = (ifindex, family, next);
-            if self.managed.get(&id) == Some(&neighbour) {
+            if self.managed.get(id) == Some(&neighbour) {
                 continue;
             }
             match netlink.manage_neighbour(ifindex, family, next) {
                 Ok(()) => {
-                    self.managed.insert(id, neighbour);
+                    self.managed.insert(*id, neighbour);
                 }
                 Err(error) => {
                     tracing::debug!(%error, dest = ?dest.key, "neighbour is not managed");
@@ -241,11 +247,15 @@ fn open_door() -> Result<Door, DoorError> {
 impl Control for BpfPlane {
     fn apply(&mut self, commands: &[Command]) -> Result<(), Refused> {
         self.registry.apply(commands)?;
-        let adds = commands
-            .iter()
-            .any(|command| matches!(command, Command::AddDest(..) | Command::EditDest(..)));
-        if adds {
-            self.follow_dests();
+        let touched = commands.iter().filter_map(|command| match command {
+            Command::AddDest(service, key, _) | Command::EditDest(service, key, _) => {
+                self.registry.listed_dest(service, key)
+            }
+            _ => None,
+        });
+        let touched: Vec<(DestId, Dest)> = touched.collect();
+        if !touched.is_empty() {
+            self.follow(&touched);
         }
         let leads = commands.iter().any(|command| {
             use Command::{AddService, DeleteService, Flush};

@@ -455,7 +455,8 @@ impl<S: Store> Registry<S> {
         self.add_callers(&callers)?;
         // Old and new services together, until the change is made.
         let keys = self.services.keys().chain(draft.services.keys());
-        let mut settings = counted(&draft.settings, keys);
+        let stay = self.services_stay(draft);
+        let mut settings = if stay { draft.settings } else { counted(&draft.settings, keys) };
         settings.callers = count(&self.callers);
         self.store.put_settings(&settings)?;
         for (key, touched) in &draft.services {
@@ -480,10 +481,18 @@ impl<S: Store> Registry<S> {
     fn write_service_count(&mut self, draft: &Draft) -> Result<(), S::Error> {
         let added = draft.services.iter().filter(|(_, t)| t.is_some()).map(|(key, _)| key);
         let kept = self.services.keys().filter(|key| !draft.services.contains_key(*key));
-        let mut settings = counted(&draft.settings, added.chain(kept));
+        let all = added.chain(kept);
+        let stay = self.services_stay(draft);
+        let mut settings = if stay { draft.settings } else { counted(&draft.settings, all) };
         settings.callers = count(&self.callers);
         self.settings = settings;
         self.store.put_settings(&settings)
+    }
+
+    /// Whether no service comes or goes, so that they need not be counted again.
+    fn services_stay(&self, draft: &Draft) -> bool {
+        let mut touched = draft.services.iter();
+        touched.all(|(key, touched)| touched.is_some() && self.services.contains_key(key))
     }
 
     fn write_reset(&mut self, id: DestId, reset: Reset, draft: &Draft) -> Result<(), S::Error> {

@@ -23,7 +23,7 @@ use std::collections::HashMap;
 
 use ipvs_core::addr::Addr;
 use ipvs_core::defence;
-use ipvs_core::dest::{Dest, DestId};
+use ipvs_core::dest::{Dest, DestId, DestKey};
 use ipvs_core::engine::{self, Caller, CallerKey};
 use ipvs_core::service::{SchedulerKind, Service, ServiceKey, ServiceSpec};
 use ipvs_core::settings::Settings;
@@ -203,6 +203,13 @@ impl<S: Store> Registry<S> {
             .values()
             .flat_map(|entry| &entry.dests)
             .filter_map(|id| Some((*id, self.dests.get(id)?)))
+    }
+
+    /// A destination of a service, if it is on its list.
+    pub fn listed_dest(&self, service: &ServiceKey, key: &DestKey) -> Option<(DestId, Dest)> {
+        let ids = self.services.get(service)?.dests.iter();
+        let mut dests = ids.filter_map(|id| Some((*id, *self.dests.get(id)?)));
+        dests.find(|(_, dest)| dest.key == *key)
     }
 
     /// Asks the host again for its address towards each destination, after its

@@ -42,6 +42,19 @@ impl VirtualAddrs {
         }
     }
 
+    /// Adds the address of a service; returns whether it is new.
+    pub(super) fn add(&mut self, key: &ServiceKey) -> bool {
+        if key.is_fwmark() {
+            return false;
+        }
+        let vip = (key.family(), key.addr);
+        if self.all.contains_key(&vip) {
+            return false;
+        }
+        self.all.insert(vip, ANNOUNCEMENTS);
+        true
+    }
+
     /// Whether this is one of them.
     pub(super) fn contains(&self, family: Family, addr: Addr) -> bool {
         self.all.contains_key(&(family, addr))
@@ -141,6 +154,16 @@ mod tests {
     fn answered(sender: [u8; 4], target: [u8; 4]) -> bool {
         let (sender, target) = (Addr::v4(sender), Addr::v4(target));
         VirtualAddrs::are_answered([PORT].iter(), Family::V4, sender, target)
+    }
+
+    #[test]
+    fn an_address_is_new_with_its_first_service() {
+        let mut vips = VirtualAddrs::default();
+        let key = |port| ServiceKey::address(Family::V4, 6, Addr::v4([192, 0, 2, 1]), port);
+        assert!(vips.add(&key(80)));
+        assert!(!vips.add(&key(443)));
+        assert!(!vips.add(&ServiceKey::fwmark(Family::V4, 7)));
+        assert_eq!(vips.take_due(), [(Family::V4, Addr::v4([192, 0, 2, 1]))]);
     }
 
     #[test]

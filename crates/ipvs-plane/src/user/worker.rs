@@ -172,7 +172,22 @@ impl Worker {
     /// Applies commands; virtual addresses that are new are announced.
     pub(super) fn apply(&mut self, commands: &[Command]) -> Result<(), Refused> {
         self.registry.apply(commands)?;
-        self.take_vips();
+        let mut news = false;
+        for command in commands {
+            match command {
+                // An edit among many services must not look at all of them.
+                Command::AddService(key, _) => news |= self.answers && self.vips.add(key),
+                Command::DeleteService(_) | Command::Flush => {
+                    self.take_vips();
+                    return Ok(());
+                }
+                _ => {}
+            }
+        }
+        if news {
+            self.join_groups();
+            self.announce();
+        }
         Ok(())
     }
 
