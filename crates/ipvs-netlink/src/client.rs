@@ -19,6 +19,7 @@ use crate::status::{self, Status};
 use crate::sync::{self, DaemonAttrs, SyncDaemon};
 use crate::{conn, controller, setting};
 
+mod batch;
 mod marks;
 mod proc;
 mod transport;
@@ -94,6 +95,14 @@ impl<T: Transport> Client<T> {
 
     /// Makes one edit.
     pub fn apply(&mut self, edit: &Command) -> Result<(), ClientError> {
+        match self.edit(edit) {
+            Some(request) => self.exchange(request.bytes(), |_, _| Some(())),
+            None => self.change_marks(core::slice::from_ref(edit)),
+        }
+    }
+
+    /// The request that makes an edit of services, destinations, timeouts or sync daemons.
+    fn edit(&mut self, edit: &Command) -> Option<Writer> {
         let number = match edit {
             Command::AddService(..) => command::NEW_SERVICE,
             Command::EditService(..) => command::SET_SERVICE,
@@ -107,7 +116,7 @@ impl<T: Transport> Client<T> {
             Command::StartSync(_) => command::NEW_DAEMON,
             Command::StopSync(_) => command::DEL_DAEMON,
             Command::AddMarkRule(_) | Command::DeleteMarkRule(_) | Command::FlushMarkRules => {
-                return self.change_marks(core::slice::from_ref(edit));
+                return None;
             }
         };
         let write = |writer: &mut Writer| match edit {
@@ -138,7 +147,7 @@ impl<T: Transport> Client<T> {
                 writer.u32(top::TIMEOUT_UDP, edit.udp);
             }
         };
-        self.ask(number, write, |_, _| Some(()))
+        Some(self.request(self.family, number, flags::ACK, write))
     }
 
     /// One service.

@@ -69,14 +69,29 @@ pub fn serve_as(
     control: &mut dyn Control,
     reply: &mut dyn FnMut(&[u8]),
 ) {
+    // Acknowledgements of many requests go together, in front of whatever comes next.
+    let mut waiting: Vec<u8> = Vec::new();
     for message in Messages(request) {
-        match answer_one(access, &message, control, reply) {
-            Ok(Answered::Plain) if message.header.has(flags::ACK) => {
-                reply(acknowledgement(&message).bytes());
+        let mut reply_after = |bytes: &[u8]| {
+            if !waiting.is_empty() {
+                reply(&waiting);
+                waiting.clear();
             }
-            Ok(Answered::Plain | Answered::Dump) => {}
-            Err(errno) => reply(refusal(&message, errno).bytes()),
+            reply(bytes);
+        };
+        let last = match answer_one(access, &message, control, &mut reply_after) {
+            Ok(Answered::Plain) if message.header.has(flags::ACK) => acknowledgement(&message),
+            Ok(Answered::Plain | Answered::Dump) => continue,
+            Err(errno) => refusal(&message, errno),
+        };
+        if waiting.len() + last.bytes().len() > DUMP_LEN && !waiting.is_empty() {
+            reply(&waiting);
+            waiting.clear();
         }
+        waiting.extend_from_slice(last.bytes());
+    }
+    if !waiting.is_empty() {
+        reply(&waiting);
     }
 }
 

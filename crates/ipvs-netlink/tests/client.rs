@@ -78,6 +78,50 @@ fn dest() -> impl Strategy<Value = (DestKey, DestSpec)> {
 }
 
 proptest! {
+    /// What many edits sent together come to is what they come to one by one, whichever are
+    /// refused.
+    #[test]
+    fn edits_sent_together_come_to_what_they_do_one_by_one(
+        services in prop::collection::vec((service_key(), service_spec()), 1..4),
+        picks in prop::collection::vec((any::<prop::sample::Index>(), dest(), 0..4_u8), 0..300),
+    ) {
+        let mut edits: Vec<Command> =
+            services.iter().map(|(key, spec)| Command::AddService(*key, *spec)).collect();
+        edits.extend(picks.iter().map(|(service, (dest, spec), what)| {
+            let (key, service_spec) = service.get(&services);
+            match what {
+                0 => Command::AddDest(*key, *dest, *spec),
+                1 => Command::DeleteDest(*key, *dest),
+                2 => Command::EditService(*key, *service_spec),
+                _ => Command::DeleteService(*key),
+            }
+        }));
+        let (mut together, mut singly) = (SmallTable::default(), SmallTable::default());
+        let outcomes =
+            Client::new(LocalTransport::new(&mut together)).unwrap().apply_each(&edits).unwrap();
+        let mut client = Client::new(LocalTransport::new(&mut singly)).unwrap();
+        let refused = |outcome: Result<(), ClientError>| match outcome {
+            Err(ClientError::Refused(errno)) => Some(errno),
+            other => {
+                other.unwrap();
+                None
+            }
+        };
+        let expected: Vec<Option<Errno>> =
+            edits.iter().map(|edit| refused(client.apply(edit))).collect();
+        prop_assert_eq!(outcomes.into_iter().map(refused).collect::<Vec<_>>(), expected);
+        let all = |table: &mut SmallTable| {
+            let mut client = Client::new(LocalTransport::new(table)).unwrap();
+            let services = client.services().unwrap();
+            let dests: Vec<_> =
+                services.iter().map(|service| client.dests(&service.key).unwrap()).collect();
+            (services, dests)
+        };
+        prop_assert_eq!(all(&mut together), all(&mut singly));
+    }
+}
+
+proptest! {
     /// A service reads back as it was added, one by one and in the dump.
     #[test]
     fn services_read_as_added(key in service_key(), spec in service_spec()) {

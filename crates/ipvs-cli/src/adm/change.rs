@@ -16,8 +16,8 @@ pub(crate) fn change<T: Transport>(
     edit(line).map_or(Ok(()), |edit| client.apply(&edit))
 }
 
-/// The edit that a command line asks for.
-fn edit(line: &Invocation) -> Option<Command> {
+/// The edit that a command line asks for; one that lists asks for none.
+pub(crate) fn edit(line: &Invocation) -> Option<Command> {
     let service = line.service;
     match line.verb {
         Verb::AddService => Some(Command::AddService(service, line.service_spec)),

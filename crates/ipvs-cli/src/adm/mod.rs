@@ -9,6 +9,7 @@ use std::fmt;
 use std::io::{self, BufRead, Write};
 use std::os::unix::ffi::OsStrExt;
 
+use ipvs_core::command::Command;
 use ipvs_netlink::client::Transport;
 use ipvs_netlink::{Client, ClientError, Info};
 
@@ -37,6 +38,8 @@ const VERSION: &str = "ipvsadm v1.31 2019/12/24 (compiled with popt and IPVS v1.
 const SAVE_HELP: &str = "ipvsadm-save: Script to save the IPVS table to stdout.
    With the -n option, prints out the table in numeric format.";
 
+/// Edits of a restore that are sent before the first one's answer is read.
+const EDITS_AT_ONCE: usize = 1024;
 /// Exit status of a listing that failed.
 const FAILED_LISTING: u8 = 1;
 /// Exit status of a usage error, and without a director.
@@ -246,9 +249,12 @@ impl<T: Transport> Tool<'_, T> {
 
     /// Carries out the lines of standard input. Not atomic: what came before a
     /// line that ends it stays.
+    ///
+    /// Edits are sent many at a time; what is said of each line is said in its turn.
     fn restore(&mut self, skip_comments: bool) -> io::Result<Outcome> {
         let mut last = Outcome::Done(0);
         let mut line = Vec::new();
+        let mut edits = Vec::new();
         while self.io.stdin.read_until(b'\n', &mut line)? != 0 {
             let is_comment = skip_comments && line.starts_with(b"#");
             let words: Vec<Vec<u8>> = line
@@ -260,9 +266,39 @@ impl<T: Transport> Tool<'_, T> {
             if words.is_empty() || is_comment {
                 continue;
             }
+            let edit = parse::parse(&words, self.io.names)
+                .ok()
+                .and_then(|line| Some((line.verb, change::edit(&line)?)));
+            if let Some(edit) = edit {
+                edits.push(edit);
+                if edits.len() >= EDITS_AT_ONCE {
+                    last = self.make(&mut edits)?;
+                }
+                continue;
+            }
+            self.make(&mut edits)?;
             last = self.line(&words, true)?;
             if matches!(last, Outcome::End(_)) {
-                break;
+                return Ok(last);
+            }
+        }
+        if edits.is_empty() { Ok(last) } else { self.make(&mut edits) }
+    }
+
+    /// Makes the edits of a restore, and tells which were refused.
+    fn make(&mut self, edits: &mut Vec<(Verb, Command)>) -> io::Result<Outcome> {
+        let (verbs, edits): (Vec<Verb>, Vec<Command>) = edits.drain(..).unzip();
+        let outcomes = match self.session.client.apply_each(&edits) {
+            Ok(outcomes) => outcomes,
+            // The director is gone: one line says so, as those before it did.
+            Err(error) => vec![Err(error)],
+        };
+        let mut last = Outcome::Done(0);
+        for (verb, outcome) in verbs.into_iter().zip(outcomes) {
+            last = Outcome::Done(0);
+            if let Err(error) = outcome {
+                writeln!(self.io.stderr, "{}", errors::text_of(verb, &error))?;
+                last = Outcome::Done(REFUSED);
             }
         }
         Ok(last)
