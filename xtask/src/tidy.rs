@@ -9,16 +9,20 @@ use crate::run::{cargo, output, workspace};
 
 /// What each crate may use of our own; an arrow that is not here is a mistake.
 /// Tests may use anything.
-const ARROWS: [(&str, &[&str]); 16] = [
+const ARROWS: [(&str, &[&str]); 17] = [
     ("ipvs-wire", &[]),
     ("ipvs-core", &["ipvs-wire"]),
     ("ipvs-bpf-programs", &["ipvs-core", "ipvs-wire"]),
     ("ipvs-plane", &["ipvs-core", "ipvs-wire"]),
     ("ipvs-netlink", &["ipvs-core"]),
+    ("ipvs-config", &["ipvs-core"]),
     ("ipvs-preload", &["ipvs-netlink"]),
     ("ipvs-lab", &[]),
     ("ipvs-daemon", &["ipvs-core", "ipvs-netlink", "ipvs-plane", "ipvs-wire"]),
-    ("ipvs-cli", &["ipvs-core", "ipvs-daemon", "ipvs-lab", "ipvs-netlink", "ipvs-plane"]),
+    (
+        "ipvs-cli",
+        &["ipvs-config", "ipvs-core", "ipvs-daemon", "ipvs-lab", "ipvs-netlink", "ipvs-plane"],
+    ),
     ("ipvs-conformance", CRATES),
     ("ipvs-transcripts", CRATES),
     ("ipvs-e2e", CRATES),
@@ -31,6 +35,7 @@ const ARROWS: [(&str, &[&str]); 16] = [
 /// What tests that are packages of their own may use.
 const CRATES: &[&str] = &[
     "ipvs-cli",
+    "ipvs-config",
     "ipvs-core",
     "ipvs-daemon",
     "ipvs-lab",

@@ -13,6 +13,8 @@ const USAGE: &str =
        ipvs daemon [OPTIONS]    run a director (see ipvs daemon --help)
        ipvs status              how packets get in, and what became of them
        ipvs mark COMMAND        firewall marks by rules of our own (see ipvs mark --help)
+       ipvs check FILE          what is wrong with a configuration file
+       ipvs plan FILE           what must change to be as a file says (2: something)
        ipvs detach              remove the eBPF plane that a daemon left
        ipvs sysctl [ARGUMENTS]  read and change net.ipv4.vs (see ipvs sysctl -h)
        ipvs proc FILE...        what a kernel shows in /proc/net (see ipvs proc -h)
@@ -52,7 +54,7 @@ pub fn run(mut args: Vec<OsString>) -> ExitCode {
             files(args)
         }
         Some("demo") => demo::run(args),
-        Some("daemon" | "detach" | "status" | "mark") => daemon::run(args),
+        Some("daemon" | "detach" | "status" | "mark" | "check" | "plan") => daemon::run(args),
         Some("-h" | "--help" | "help") => usage(&mut io::stdout(), 0),
         _ => usage(&mut io::stderr(), 2),
     }

@@ -1,5 +1,7 @@
-//! `ipvs daemon`, `ipvs detach`, `ipvs status` and `ipvs mark`: the director's process.
+//! `ipvs daemon`, `ipvs detach`, `ipvs status`, `ipvs mark`, `ipvs check` and `ipvs plan`:
+//! the director's process, and its configuration.
 
+mod config;
 mod mark;
 mod options;
 mod status;
@@ -18,11 +20,16 @@ use self::options::{Cli, Task};
 
 /// Runs the command line `ipvs SUBCOMMAND …`, the program's name first.
 pub fn run(args: Vec<OsString>) -> ExitCode {
+    // The status of a mistake on the command line, 2, means changes here.
+    let is_plan = args.get(1).is_some_and(|arg| arg == "plan");
     let task = match Cli::try_parse_from(args) {
         Ok(cli) => cli.task,
         Err(error) => {
             // Help goes to stdout, mistakes to stderr; nobody may be listening.
             drop(error.print());
+            if is_plan && error.use_stderr() {
+                return ExitCode::FAILURE;
+            }
             return ExitCode::from(u8::try_from(error.exit_code()).unwrap_or(2));
         }
     };
@@ -34,6 +41,11 @@ pub fn run(args: Vec<OsString>) -> ExitCode {
         Task::Detach(options) => said("ipvs detach", ipvs_daemon::detach(&options.pins)),
         Task::Status(options) => said("ipvs status", status::show(&options.socket)),
         Task::Mark(options) => said("ipvs mark", mark::run(&options)),
+        Task::Check(options) => said("ipvs check", config::check(&options)),
+        Task::Plan(options) => match config::plan(&options) {
+            Ok(true) => ExitCode::from(2),
+            outcome => said("ipvs plan", outcome.map(drop)),
+        },
     }
 }
 

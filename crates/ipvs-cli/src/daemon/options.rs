@@ -24,6 +24,11 @@ pub(super) enum Task {
     Status(Status),
     /// Rules that give packets a firewall mark where no firewall has seen them
     Mark(super::mark::Mark),
+    /// Read a configuration file, and say what is wrong with it and where
+    Check(super::config::Check),
+    /// Show what must change so that what runs is what a configuration file says, and how many
+    /// connections each change touches; exits with 0 for nothing, 2 for changes, 1 for a failure
+    Plan(super::config::Plan),
 }
 
 /// A data plane, as it is typed.

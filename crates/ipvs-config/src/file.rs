@@ -1,0 +1,82 @@
+//! The file as it is written: its keys, and nothing about what they mean.
+
+use std::collections::BTreeMap;
+
+use serde::Deserialize;
+use toml::Spanned;
+
+type Text = Spanned<String>;
+
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct File {
+    #[serde(default)]
+    pub(crate) timeouts: Timeouts,
+    #[serde(default)]
+    pub(crate) sysctl: BTreeMap<Text, Spanned<Setting>>,
+    #[serde(default)]
+    pub(crate) service: Vec<Spanned<Service>>,
+}
+
+/// In seconds; what is left out stays as it is.
+#[derive(Debug, Default, Deserialize)]
+#[serde(deny_unknown_fields, expecting = "a table with tcp, tcp_fin or udp")]
+pub(crate) struct Timeouts {
+    pub(crate) tcp: Option<Spanned<u32>>,
+    pub(crate) tcp_fin: Option<Spanned<u32>>,
+    pub(crate) udp: Option<Spanned<u32>>,
+}
+
+#[derive(Debug, Deserialize)]
+#[serde(untagged, expecting = "a setting is a number or a text")]
+pub(crate) enum Setting {
+    Number(i64),
+    Text(String),
+}
+
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct Service {
+    pub(crate) address: Option<Text>,
+    pub(crate) protocol: Option<Text>,
+    pub(crate) port: Option<Spanned<u16>>,
+    pub(crate) fwmark: Option<Spanned<u32>>,
+    pub(crate) family: Option<Text>,
+    pub(crate) scheduler: Option<Text>,
+    #[serde(default)]
+    pub(crate) flags: Vec<Text>,
+    pub(crate) persistence: Option<Spanned<Persistence>>,
+    #[serde(default)]
+    pub(crate) one_packet: bool,
+    #[serde(default)]
+    pub(crate) destination: Vec<Spanned<Dest>>,
+}
+
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields, expecting = "a table with timeout, netmask or engine")]
+pub(crate) struct Persistence {
+    pub(crate) timeout: Option<Spanned<u32>>,
+    pub(crate) netmask: Option<Spanned<u8>>,
+    pub(crate) engine: Option<Text>,
+}
+
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct Dest {
+    pub(crate) address: Text,
+    pub(crate) port: Option<Spanned<u16>>,
+    pub(crate) method: Option<Text>,
+    pub(crate) weight: Option<Spanned<u32>>,
+    #[serde(default)]
+    pub(crate) upper_threshold: u32,
+    pub(crate) lower_threshold: Option<Spanned<u32>>,
+    pub(crate) tunnel: Option<Spanned<Tunnel>>,
+}
+
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields, expecting = "a table with type, port or checksum")]
+pub(crate) struct Tunnel {
+    pub(crate) r#type: Text,
+    pub(crate) port: Option<Spanned<u16>>,
+    pub(crate) checksum: Option<Text>,
+}
