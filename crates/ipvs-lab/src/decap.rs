@@ -245,6 +245,8 @@ fn open_silencers(namespace: &Namespace) -> io::Result<Vec<Socket>> {
             socket.set_only_v6(true)?;
         }
         sys::attach_filter(&socket, &NOTHING)?;
+        // Whoever else unpacks in the namespace silences that port, too.
+        socket.set_reuse_address(true)?;
         socket.bind(&address.into())?;
         Ok(socket)
     };
