@@ -260,7 +260,9 @@ pub fn is_answer<B: Buffer, T: Tables>(
     }
     *tuple = Tuple::of(headers);
     leads_to_client(tables, tuple, now)
-        || (settings.callers != 0 && engine::outgoing::is_caller(tables, tuple, &mut room.caller))
+        || (settings.callers != 0
+            && !proto::is_abort(headers)
+            && engine::outgoing::is_caller(tables, tuple, &mut room.caller))
 }
 
 /// Whether the frame in `buf` [is an answer](is_answer), to a request of the host's own.
@@ -402,13 +404,28 @@ fn connect<B: Buffer, T: Tables>(packet: &mut Packet<'_, B>, tables: &T) -> Resu
             // A destination may have sent it by itself: a reply of the
             // connection that is made for it.
             match engine::outgoing::connect(packet, tables) {
-                NONE => Err(Outcome::pass(Reason::NoService)),
+                NONE => Err(stray(packet, tables)),
                 id => Ok(Found { id, reply: true }),
             }
         }
         Err(Reason::DeferredLong) => Err(Outcome::defer(Reason::DeferredLong)),
         Err(reason) if reason.drops() => Err(Outcome::drop(reason)),
         Err(reason) => Err(Outcome::pass(reason)),
+    }
+}
+
+/// What a packet comes to that belongs to no service and no connection: if it is a
+/// masqueraded destination's, that may be told so (`nat_icmp_send`).
+#[inline(always)]
+fn stray<B: Buffer, T: Tables>(packet: &mut Packet<'_, B>, tables: &T) -> Outcome {
+    let unknown = Outcome::pass(Reason::NoService);
+    if tables.settings().nat_icmp_send == 0 || proto::is_abort(packet.headers) {
+        return unknown;
+    }
+    packet.room.caller = CallerKey::of(packet.tuple);
+    match tables.caller(&packet.room.caller).and_then(|caller| tables.dest(caller.dest)) {
+        Some(dest) => reject::stray(packet, tables, dest),
+        None => unknown,
     }
 }
 

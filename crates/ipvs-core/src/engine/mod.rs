@@ -161,7 +161,21 @@ pub struct CallerKey {
     pub family: u8,
 }
 
-/// A destination whose own datagrams leave as its service's.
+impl CallerKey {
+    /// That of whoever sends packets with this key.
+    #[inline(always)]
+    pub(crate) const fn of(tuple: &Tuple) -> Self {
+        Self {
+            addr: tuple.source,
+            port: tuple.source_port,
+            protocol: tuple.protocol,
+            family: tuple.family,
+        }
+    }
+}
+
+/// A destination that may send by itself: what it sends leaves as its service's, or is
+/// answered by an error.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, FromBytes, IntoBytes, Immutable, KnownLayout)]
 #[repr(C)]
 pub struct Caller {

@@ -46,7 +46,10 @@ pub(crate) fn connect<B: Buffer, T: Tables>(packet: &mut Packet<'_, B>, tables: 
 #[inline(never)]
 fn prepare<B: Buffer, T: Tables>(packet: &mut Packet<'_, B>, tables: &T) -> bool {
     let tuple = packet.tuple;
-    if !packet.headers.has_transport || !is_caller(tables, tuple, &mut packet.room.caller) {
+    if tuple.protocol != protocol::UDP
+        || !packet.headers.has_transport
+        || !is_caller(tables, tuple, &mut packet.room.caller)
+    {
         return false;
     }
     let Some(caller) = tables.caller(&packet.room.caller) else { return false };
@@ -67,16 +70,11 @@ fn prepare<B: Buffer, T: Tables>(packet: &mut Packet<'_, B>, tables: &T) -> bool
     true
 }
 
-/// Whether datagrams with this key are a destination's own; `key` is room to find out.
+/// Whether packets with this key may be a destination's own; `key` is room to find out.
 #[inline(always)]
 pub(crate) fn is_caller<T: Tables>(tables: &T, tuple: &Tuple, key: &mut CallerKey) -> bool {
-    *key = CallerKey {
-        addr: tuple.source,
-        port: tuple.source_port,
-        protocol: tuple.protocol,
-        family: tuple.family,
-    };
-    tuple.protocol == protocol::UDP && tables.caller(key).is_some()
+    *key = CallerKey::of(tuple);
+    tables.caller(key).is_some()
 }
 
 /// Whether the datagram is for the host itself, which sends nothing on.

@@ -10,7 +10,7 @@ use ipvs_wire::{Buffer, Outer, ipv4, ipv6};
 
 use crate::addr::{Addr, Family};
 use crate::conn::{Conn, NONE};
-use crate::dest::{DestId, ForwardingMethod};
+use crate::dest::{Dest, DestId, ForwardingMethod};
 use crate::director::Packet;
 use crate::hop::WayKind;
 use crate::tables::Tables;
@@ -146,6 +146,34 @@ pub(crate) fn reply<B: Buffer, T: Tables>(
         (IcmpError::fragmentation_needed(mtu), Reason::SentTooBig)
     };
     let report = Report { error, source, ttl: TTL, sent, unsent: Reason::NoRoute, dest: NONE };
+    answer(packet, tables, &report)
+}
+
+/// A masqueraded destination's packet of no connection: port unreachable, by the
+/// director's address towards it, about the packet as it would have left. One that is for
+/// the host, or ends here anyway, is the host's.
+#[inline(always)]
+pub(crate) fn stray<B: Buffer, T: Tables>(
+    packet: &mut Packet<'_, B>,
+    tables: &T,
+    dest: &Dest,
+) -> Outcome {
+    let h = packet.headers;
+    if h.ttl <= 1 || super::is_for_host(packet.room, tables, packet.tuple) {
+        return Outcome::pass(Reason::NoService);
+    }
+    if super::decrement_ttl(packet.buf, h).is_none() {
+        return Outcome::drop(Reason::Unwritable);
+    }
+    let error = by_family(packet, IcmpError::V4_PORT_UNREACHABLE, IcmpError::V6_PORT_UNREACHABLE);
+    let report = Report {
+        error,
+        source: dest.tunnel_source,
+        ttl: TTL,
+        sent: Reason::SentUnreachable,
+        unsent: Reason::NoDestination,
+        dest: NONE,
+    };
     answer(packet, tables, &report)
 }
 

@@ -41,6 +41,16 @@ pub fn is_opening(h: &Headers) -> bool {
     }
 }
 
+/// Whether the packet ends a connection at once, and so is not answered.
+#[inline(always)]
+pub(crate) fn is_abort(h: &Headers) -> bool {
+    match h.protocol {
+        protocol::TCP => h.event & ipvs_wire::transport::tcp::RST != 0,
+        protocol::SCTP => h.event == ipvs_wire::transport::sctp::ABORT,
+        _ => false,
+    }
+}
+
 /// Whether the packet may start a connection.
 #[inline(always)]
 pub fn may_start(h: &Headers, settings: &Settings) -> bool {

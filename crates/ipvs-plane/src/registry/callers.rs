@@ -1,9 +1,12 @@
-//! Which destinations send datagrams by themselves that leave as their
-//! service's: those of services with a persistence engine.
+//! Which destinations may send by themselves: what those of services with a
+//! persistence engine send leaves as their service's, and with `nat_icmp_send`
+//! the others are told that nobody waits for it.
 
 use std::collections::HashMap;
 
+use ipvs_core::dest::{Dest, ForwardingMethod};
 use ipvs_core::engine::{Caller, CallerKey, may_call};
+use ipvs_wire::transport::protocol;
 
 use super::apply::Draft;
 use super::{Entry, Registry};
@@ -15,34 +18,74 @@ impl<S: Store> Registry<S> {
     pub(super) fn callers_after(&self, draft: &Draft) -> HashMap<CallerKey, Caller> {
         let drafted = draft.services.values().flatten();
         // As a rule nobody has an engine, and an edit must not look at every service.
-        if self.callers.is_empty() && drafted.clone().all(|entry| entry.spec.engine.is_empty()) {
+        if self.callers.is_empty()
+            && self.settings.nat_icmp_send == 0
+            && drafted.clone().all(|entry| entry.spec.engine.is_empty())
+        {
             return HashMap::new();
         }
         let kept = self.services.iter().filter(|(key, _)| !draft.services.contains_key(*key));
-        drafted
-            .chain(kept.map(|(_, entry)| entry))
-            .flat_map(|entry| self.callers_of(entry))
-            .collect()
+        self.callers_of(&drafted.chain(kept.map(|(_, entry)| entry)))
     }
 
-    /// Those of one service, the destinations of which are written already.
-    fn callers_of(&self, entry: &Entry) -> Vec<(CallerKey, Caller)> {
-        if entry.spec.engine.is_empty() || entry.key.is_fwmark() {
-            return Vec::new();
+    /// Those of services, the destinations of which are written already.
+    fn callers_of<'e>(
+        &self,
+        entries: &(impl Iterator<Item = &'e Entry> + Clone),
+    ) -> HashMap<CallerKey, Caller> {
+        let mut callers = HashMap::new();
+        // Those of services with an engine last: they win.
+        for with_engine in [false, true] {
+            if !with_engine && self.settings.nat_icmp_send == 0 {
+                continue;
+            }
+            for entry in entries.clone() {
+                if entry.spec.engine.is_empty() || entry.key.is_fwmark() {
+                    if !with_engine {
+                        self.add_callers_of(entry, &mut callers, |dest| {
+                            dest.spec.forwarding() == ForwardingMethod::Masquerade
+                        });
+                    }
+                } else if with_engine {
+                    self.add_callers_of(entry, &mut callers, |dest| may_call(entry.key.port, dest));
+                }
+            }
         }
+        callers
+    }
+
+    /// Adds those destinations of a service that `may`, each under the protocols that it
+    /// is known by: for a service by mark that is every one.
+    fn add_callers_of(
+        &self,
+        entry: &Entry,
+        callers: &mut HashMap<CallerKey, Caller>,
+        may: impl Fn(&Dest) -> bool,
+    ) {
+        let every = [protocol::TCP, protocol::UDP, protocol::SCTP];
+        let own = [entry.key.protocol];
+        let protocols: &[u8] = if entry.key.is_fwmark() { &every } else { &own };
         let dests = entry.dests.iter().filter_map(|id| Some((*id, self.dests.get(id)?)));
-        dests
-            .filter(|(_, dest)| may_call(entry.key.port, dest))
-            .map(|(id, dest)| {
+        for (id, dest) in dests.filter(|(_, dest)| may(dest)) {
+            for protocol in protocols {
                 let key = CallerKey {
                     addr: dest.key.addr,
                     port: dest.key.port,
-                    protocol: entry.key.protocol,
+                    protocol: *protocol,
                     family: dest.key.family().tag(),
                 };
-                (key, Caller { service: entry.key, dest: id })
-            })
-            .collect()
+                callers.insert(key, Caller { service: entry.key, dest: id });
+            }
+        }
+    }
+
+    /// Has the table follow a changed setting.
+    pub(super) fn refresh_callers(&mut self) -> Result<(), S::Error> {
+        let callers = self.callers_of(&self.services.values());
+        self.add_callers(&callers)?;
+        self.remove_callers(&callers)?;
+        let count = u32::try_from(self.callers.len()).unwrap_or(u32::MAX);
+        self.change_settings(|settings| settings.callers = count)
     }
 
     /// Writes what is new among `callers`.

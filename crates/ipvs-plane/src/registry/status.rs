@@ -137,7 +137,12 @@ impl<S: Store> Control for Registry<S> {
         let mut settings = self.settings;
         sysctl.set(&mut settings, text)?;
         defence::adjust(&mut settings, self.store.memory().free);
-        self.change_settings(|it| *it = settings).map_err(|error| {
+        let calls = settings.nat_icmp_send != self.settings.nat_icmp_send;
+        let mut written = self.change_settings(|it| *it = settings);
+        if calls && written.is_ok() {
+            written = self.refresh_callers();
+        }
+        written.map_err(|error| {
             tracing::error!(%error, "the settings could not be written");
             SysctlError::Plane
         })
