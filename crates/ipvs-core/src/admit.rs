@@ -43,19 +43,21 @@ pub(crate) fn admit<B: Buffer, T: Tables>(
     let Some(service) = service_of(packet, tables) else {
         return Err(direct_reply(packet, tables));
     };
-    if !packet.headers.has_transport {
-        return Err(Reason::ShortTransport);
-    }
-    // The host sends on what is not for itself, whatever service has that address.
-    if !service.key.is_fwmark() && !forward::is_for_host(packet.room, tables, packet.tuple) {
-        return Err(Reason::NotLocal);
-    }
     // A frame to a group address reached us with others: no connection for it.
     if ethernet::destination(packet.buf).is_none_or(|[first, ..]| first & 1 != 0) {
         return Err(Reason::OtherHost);
     }
-    if !proto::may_start(packet.headers, tables.settings()) {
+    let is_whole = packet.headers.has_transport;
+    if is_whole && !proto::may_start(packet.headers, tables.settings()) {
         return Err(Reason::NotStarting);
+    }
+    // The host sends on what is not for itself, whatever service has that address. A route
+    // is asked for, so only now.
+    if !service.key.is_fwmark() && !forward::is_for_host(packet.room, tables, packet.tuple) {
+        return Err(Reason::NotLocal);
+    }
+    if !is_whole {
+        return Err(Reason::ShortTransport);
     }
     if defence::drops_packet(tables) {
         return Err(Reason::Defence);

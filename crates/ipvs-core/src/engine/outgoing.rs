@@ -9,7 +9,7 @@ use crate::admit;
 use crate::conn::{ConnId, NONE, Tuple};
 use crate::dest::Dest;
 use crate::director::Packet;
-use crate::hop::WayKind;
+use crate::forward;
 use crate::persistence;
 use crate::service::ServiceFlags;
 use crate::tables::Tables;
@@ -55,7 +55,9 @@ fn prepare<B: Buffer, T: Tables>(packet: &mut Packet<'_, B>, tables: &T) -> bool
     let Some(caller) = tables.caller(&packet.room.caller) else { return false };
     let Some(service) = tables.service(&caller.service) else { return false };
     let available = tables.dest(caller.dest).is_some_and(Dest::is_available);
-    if !available || service.engine == NO_ENGINE || is_to_host(packet, tables) {
+    // What is for the host itself is not sent on.
+    if !available || service.engine == NO_ENGINE || forward::is_for_host(packet.room, tables, tuple)
+    {
         return false;
     }
     packet.room.client = Tuple {
@@ -75,14 +77,4 @@ fn prepare<B: Buffer, T: Tables>(packet: &mut Packet<'_, B>, tables: &T) -> bool
 pub(crate) fn is_caller<T: Tables>(tables: &T, tuple: &Tuple, key: &mut CallerKey) -> bool {
     *key = CallerKey::of(tuple);
     tables.caller(key).is_some()
-}
-
-/// Whether the datagram is for the host itself, which sends nothing on.
-#[inline(always)]
-fn is_to_host<B: Buffer, T: Tables>(packet: &mut Packet<'_, B>, tables: &T) -> bool {
-    packet.room.query.family = packet.tuple.family();
-    packet.room.query.destination = packet.tuple.destination;
-    packet.room.query.source = crate::addr::Addr::UNSPECIFIED;
-    tables.route(&packet.room.query, &mut packet.room.way);
-    packet.room.way.kind == WayKind::Host
 }

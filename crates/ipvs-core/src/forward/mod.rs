@@ -30,9 +30,7 @@ pub(crate) fn find_way_to_dest<T: Tables>(
         return;
     };
     if !cached.recall(epoch, &mut room.way) {
-        room.query.family = dest.key.family();
-        room.query.destination = dest.key.addr;
-        room.query.source = Addr::UNSPECIFIED;
+        ask_for(room, dest.key.family(), dest.key.addr);
         ask(tables, cached, room, epoch);
     }
 }
@@ -41,19 +39,23 @@ pub(crate) fn find_way_to_dest<T: Tables>(
 /// every packet: such connections are rare, and the record has no room.
 #[inline(never)]
 pub(crate) fn find_way_elsewhere<T: Tables>(room: &mut Room, tables: &T, conn: &Conn) -> bool {
-    room.query.family = conn.tuple.get().family();
-    room.query.destination = conn.elsewhere();
-    room.query.source = Addr::UNSPECIFIED;
+    ask_for(room, conn.tuple.get().family(), conn.elsewhere());
     tables.route(&room.query, &mut room.way);
     true
+}
+
+/// Makes the question which way leads to an address, wherever from.
+#[inline(always)]
+fn ask_for(room: &mut Room, family: Family, destination: Addr) {
+    room.query.family = family;
+    room.query.destination = destination;
+    room.query.source = Addr::UNSPECIFIED;
 }
 
 /// Finds the way to where the packet with this key was sent, past all destinations.
 #[inline(never)]
 pub(crate) fn find_way_past<T: Tables>(room: &mut Room, tables: &T, tuple: &Tuple) -> bool {
-    room.query.family = tuple.family();
-    room.query.destination = tuple.destination;
-    room.query.source = Addr::UNSPECIFIED;
+    ask_for(room, tuple.family(), tuple.destination);
     tables.route(&room.query, &mut room.way);
     true
 }
@@ -61,9 +63,7 @@ pub(crate) fn find_way_past<T: Tables>(room: &mut Room, tables: &T, tuple: &Tupl
 /// Whether the packet with this key was sent to an address of the host.
 #[inline(never)]
 pub(crate) fn is_for_host<T: Tables>(room: &mut Room, tables: &T, tuple: &Tuple) -> bool {
-    room.query.family = tuple.family();
-    room.query.destination = tuple.destination;
-    room.query.source = Addr::UNSPECIFIED;
+    ask_for(room, tuple.family(), tuple.destination);
     tables.is_local(&room.query, &mut room.way)
 }
 

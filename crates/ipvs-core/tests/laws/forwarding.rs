@@ -3,7 +3,9 @@
 use ipvs_core::addr::Family;
 use ipvs_core::command::Command;
 use ipvs_core::dest::ForwardingMethod;
-use ipvs_core::verdict::Verdict;
+use ipvs_core::verdict::{Reason, Verdict};
+use ipvs_plane::frame::Frame;
+use ipvs_wire::Buffer as _;
 use proptest::prelude::*;
 
 use crate::packet::{
@@ -233,5 +235,59 @@ fn the_newest_of_two_connections_gets_the_replies() {
             assert_eq!(sent_by(world.handle(&mut frame, inside)), Some(OUTSIDE));
             assert_eq!(seen(&frame).source, (vip(false, newest), 53));
         }
+    }
+}
+
+proptest! {
+    /// The host sends on what is not for itself, a service at that address or not, cut short
+    /// or whole: nothing is made, changed or dropped.
+    #[test]
+    fn what_is_sent_to_a_foreign_address_stays_the_hosts(
+        protocol in prop_oneof![Just(TCP), Just(UDP), Just(SCTP)],
+        v6: bool,
+        is_foreign: bool,
+        cut_short: bool,
+    ) {
+        let at = if is_foreign { client(v6, 200) } else { vip(v6, 0) };
+        let key = service_key(protocol, at, 80);
+        let commands = [
+            Command::AddService(key, service_spec(key.family(), "rr", 0)),
+            Command::AddDest(
+                key,
+                dest_key(server(v6, 11), 80),
+                dest_spec(ForwardingMethod::Masquerade, 1),
+            ),
+        ];
+        let mut world = World::with(&commands, Host::default());
+        let event = match protocol { TCP => SYN, SCTP => INIT, _ => 0 };
+        let shape = Shape::new(protocol, (client(v6, 1), 40_000), (at, 80), event);
+        let mut frame = shape.frame(own_mac(OUTSIDE));
+        if cut_short {
+            shorten(&mut frame);
+        }
+        let given = frame.clone();
+        let verdict = world.handle(&mut frame, OUTSIDE);
+        let mut conns = 0;
+        world.each_conn(|_, _| conns += 1);
+        if is_foreign {
+            prop_assert_eq!(verdict, Verdict::Pass(Reason::NotLocal));
+            prop_assert_eq!((&frame, conns), (&given, 0));
+        } else if cut_short {
+            prop_assert_eq!(verdict, Verdict::Drop(Reason::ShortTransport));
+        } else {
+            prop_assert!(matches!(verdict, Verdict::Send { .. }) && conns == 1, "{verdict:?}");
+        }
+    }
+}
+
+/// Leaves the ports of the transport header, and nothing behind them.
+fn shorten(frame: &mut Frame) {
+    let headers = ipvs_wire::Headers::parse(frame).unwrap();
+    frame.truncate(headers.l4 + 4).unwrap();
+    if headers.version == 6 {
+        frame.store(headers.l3 + 4, 4_u16.to_be_bytes()).unwrap();
+    } else {
+        let len = u16::try_from(headers.l4 + 4 - headers.l3).unwrap();
+        ipvs_wire::ipv4::set_total_len(frame, headers.l3, len).unwrap();
     }
 }
