@@ -42,7 +42,17 @@ pub(crate) fn request<B: Buffer, T: Tables>(
 #[inline(always)]
 pub(crate) fn reply<B: Buffer>(packet: &mut Packet<'_, B>, conn: &Conn) -> Option<()> {
     let tuple = conn.tuple.get();
-    translate(packet, Half::Source, tuple.destination, tuple.destination_port)
+    set_source(packet, tuple.destination, tuple.destination_port)
+}
+
+/// Rewrites a packet so that it comes from this address and port.
+#[inline(always)]
+pub(crate) fn set_source<B: Buffer>(
+    packet: &mut Packet<'_, B>,
+    addr: Addr,
+    port: u16,
+) -> Option<()> {
+    translate(packet, Half::Source, addr, port)
 }
 
 #[inline(always)]

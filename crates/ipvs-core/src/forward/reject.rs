@@ -45,6 +45,9 @@ pub(crate) struct Report {
     unsent: Reason,
     /// Whose outgoing packets it is counted among, if anybody's.
     dest: DestId,
+    /// The virtual port that a reply quoted in it was translated to, and back; 0 if none
+    /// was. The virtual address is `source`.
+    translated: u16,
     ttl: u8,
 }
 
@@ -56,6 +59,7 @@ impl Default for Report {
             sent: Reason::SentUnreachable,
             unsent: Reason::NoDestination,
             dest: NONE,
+            translated: 0,
             ttl: TTL,
         }
     }
@@ -145,8 +149,9 @@ pub(crate) fn reply<B: Buffer, T: Tables>(
     } else {
         (IcmpError::fragmentation_needed(mtu), Reason::SentTooBig)
     };
-    let report = Report { error, source, ttl: TTL, sent, unsent: Reason::NoRoute, dest: NONE };
-    answer(packet, tables, &report)
+    packet.room.report =
+        Report { error, source, sent, unsent: Reason::NoRoute, ..Report::default() };
+    answer(packet, tables)
 }
 
 /// A masqueraded destination's packet of no connection: port unreachable, by the
@@ -166,15 +171,8 @@ pub(crate) fn stray<B: Buffer, T: Tables>(
         return Outcome::drop(Reason::Unwritable);
     }
     let error = by_family(packet, IcmpError::V4_PORT_UNREACHABLE, IcmpError::V6_PORT_UNREACHABLE);
-    let report = Report {
-        error,
-        source: dest.tunnel_source,
-        ttl: TTL,
-        sent: Reason::SentUnreachable,
-        unsent: Reason::NoDestination,
-        dest: NONE,
-    };
-    answer(packet, tables, &report)
+    packet.room.report = Report { error, source: dest.tunnel_source, ..Report::default() };
+    answer(packet, tables)
 }
 
 /// A reply is longer than the path to the client: the destination is told, by
@@ -186,18 +184,50 @@ pub(crate) fn too_big_reply<B: Buffer, T: Tables>(
     conn: &Conn,
     mtu: u32,
 ) -> Outcome {
+    report_too_big_reply(packet, tables, conn, mtu);
+    answer(packet, tables)
+}
+
+/// Puts into the room what is said about the reply, with a share of the stack of its own.
+/// Always true: an eBPF function must return a number.
+#[inline(never)]
+fn report_too_big_reply<B: Buffer, T: Tables>(
+    packet: &mut Packet<'_, B>,
+    tables: &T,
+    conn: &Conn,
+    mtu: u32,
+) -> bool {
     let error =
         by_family(packet, IcmpError::fragmentation_needed(mtu), IcmpError::packet_too_big(mtu));
     let source = conn.tuple.get().destination;
-    let report = Report {
+    let is_v6 = packet.headers.version == 6;
+    if is_v6 && let Some(counters) = tables.counters(conn.dest.get()) {
+        counters.count_in(u64::from(error_len(packet)));
+    }
+    packet.room.report = Report {
         error,
         source,
+        translated: if is_v6 { conn.tuple.get().destination_port } else { 0 },
         ttl: TTL - 1,
         sent: Reason::SentTooBig,
         unsent: Reason::TooLong,
         dest: NONE,
     };
-    answer(packet, tables, &report)
+    true
+}
+
+/// Makes a reply over IPv6 what the kernel quotes of it: it is translated before its length
+/// is found, and the error, which is to the virtual address, comes back as one about a
+/// connection, in which addresses and ports are put back but no checksum (recorded).
+#[inline(never)]
+fn translate_to_and_fro<B: Buffer>(packet: &mut Packet<'_, B>) -> bool {
+    let h = packet.headers;
+    let (source, port) = (packet.room.report.source, packet.room.report.translated);
+    super::decrement_ttl(packet.buf, h)
+        .and_then(|()| super::masquerade::set_source(packet, source, port))
+        .and_then(|()| packet.buf.store_words(h.l3 + ipv6::SOURCE, h.source))
+        .and_then(|()| packet.buf.store(h.l4, h.source_port.to_be_bytes()))
+        .is_some()
 }
 
 #[inline(always)]
@@ -236,22 +266,28 @@ fn send<B: Buffer, T: Tables>(
     {
         return Outcome::drop(unsent);
     }
-    answer(packet, tables, &Report { error, source, ttl: TTL, sent, unsent, dest })
+    packet.room.report = Report { error, source, sent, unsent, dest, ..Report::default() };
+    answer(packet, tables)
 }
 
+/// Sends what is in the room.
 #[inline(always)]
-fn answer<B: Buffer, T: Tables>(
-    packet: &mut Packet<'_, B>,
-    tables: &T,
-    report: &Report,
-) -> Outcome {
-    packet.room.report = *report;
+fn answer<B: Buffer, T: Tables>(packet: &mut Packet<'_, B>, tables: &T) -> Outcome {
     if T::STAGES_APART { Outcome::go_on(Stage::Refusal) } else { refuse(packet, tables) }
 }
 
-/// Makes the error in the room out of the packet, and sends it.
-#[inline(never)]
+/// Makes the error in the room out of the packet, and sends it. In two steps, each with
+/// its own share of the stack.
+#[inline(always)]
 pub(crate) fn refuse<B: Buffer, T: Tables>(packet: &mut Packet<'_, B>, tables: &T) -> Outcome {
+    if packet.room.report.translated != 0 && !translate_to_and_fro(packet) {
+        return Outcome::drop(Reason::Unwritable);
+    }
+    send_report(packet, tables)
+}
+
+#[inline(never)]
+fn send_report<B: Buffer, T: Tables>(packet: &mut Packet<'_, B>, tables: &T) -> Outcome {
     let report = packet.room.report;
     let report = &report;
     let h = packet.headers;
