@@ -2,9 +2,10 @@
 
 use core::ffi::c_void;
 
+use aya_ebpf::btf_maps::lpm_trie::Key;
 use aya_ebpf::helpers::generated as helpers;
 use ipvs_core::addr::{Addr, Family};
-use ipvs_core::hop::{RouteQuery, Way, WayKind};
+use ipvs_core::hop::{MtuKey, RouteQuery, Way, WayKind};
 
 use crate::maps;
 
@@ -76,4 +77,12 @@ pub(crate) fn route(ctx: *mut c_void, ifindex: u32, query: &RouteQuery, way: &mu
         7 => WayKind::Unresolved,
         _ => WayKind::None,
     };
+    let key = MtuKey::of(query.family, query.destination);
+    // The kernel tells the MTU of a route only if it is locked.
+    if let Some(&mtu) = maps::IPVS_ROUTE_MTUS.get(&Key::new(MtuKey::BITS, key))
+        && mtu != 0
+        && mtu < way.hop.mtu
+    {
+        way.hop.mtu = mtu;
+    }
 }

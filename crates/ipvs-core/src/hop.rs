@@ -77,6 +77,28 @@ pub const fn epoch(now: Instant, generation: u32) -> u32 {
     ((now.nanos() >> 30) as u32 & 0xffff) << 16 | (generation & 0xffff) | 1 << 31
 }
 
+/// Whose route says something of the MTU, for a lookup by the longest prefix.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, FromBytes, IntoBytes, Immutable, KnownLayout)]
+#[repr(C)]
+pub struct MtuKey {
+    /// See [`Family::tag`]; in front, so that no prefix is of both families.
+    family: u32,
+    addr: [u32; 4],
+}
+
+impl MtuKey {
+    /// Bits of the family, which are always looked at.
+    pub const FAMILY_BITS: u32 = 32;
+    /// Bits of a whole key.
+    pub const BITS: u32 = Self::FAMILY_BITS + 128;
+
+    /// That of an address, or of a prefix.
+    #[inline(always)]
+    pub const fn of(family: Family, addr: Addr) -> Self {
+        Self { family: family.tag() as u32, addr: addr.words() }
+    }
+}
+
 /// A question to the host's routing table.
 ///
 /// Aligned because the compiler moves addresses by eight octets, which the

@@ -150,7 +150,7 @@ pub(crate) fn reply<B: Buffer, T: Tables>(
         (IcmpError::fragmentation_needed(mtu), Reason::SentTooBig)
     };
     packet.room.report =
-        Report { error, source, sent, unsent: Reason::NoRoute, ..Report::default() };
+        Report { source, error, sent, unsent: Reason::NoRoute, ..Report::default() };
     answer(packet, tables)
 }
 
@@ -171,7 +171,7 @@ pub(crate) fn stray<B: Buffer, T: Tables>(
         return Outcome::drop(Reason::Unwritable);
     }
     let error = by_family(packet, IcmpError::V4_PORT_UNREACHABLE, IcmpError::V6_PORT_UNREACHABLE);
-    packet.room.report = Report { error, source: dest.tunnel_source, ..Report::default() };
+    packet.room.report = Report { source: dest.tunnel_source, error, ..Report::default() };
     answer(packet, tables)
 }
 
@@ -266,7 +266,7 @@ fn send<B: Buffer, T: Tables>(
     {
         return Outcome::drop(unsent);
     }
-    packet.room.report = Report { error, source, sent, unsent, dest, ..Report::default() };
+    packet.room.report = Report { source, error, sent, unsent, dest, ..Report::default() };
     answer(packet, tables)
 }
 

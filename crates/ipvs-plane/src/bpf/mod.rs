@@ -7,6 +7,7 @@
 //! * `lead` has the host route packets to the door, past its firewall.
 //! * `slow` is a thread that does what the programs cannot.
 //! * `tracking` keeps connection tracking from taking what is led for something else.
+//! * `route_mtu` tells the programs what MTU routes say.
 //! * `store` reads and writes the maps.
 
 pub mod attach;
@@ -14,6 +15,7 @@ pub mod door;
 mod error;
 mod lead;
 pub mod object;
+mod route_mtu;
 mod slow;
 mod store;
 mod tracking;
@@ -41,6 +43,7 @@ use self::door::{Door, DoorError};
 pub use self::error::StartError;
 use self::lead::Lead;
 use self::object::Pins;
+use self::route_mtu::RouteMtus;
 use self::slow::SlowPath;
 use self::store::BpfStore;
 use crate::firewall::{self, Firewall, Way};
@@ -75,6 +78,7 @@ pub struct BpfPlane {
     adopted: bool,
     pins: Pins,
     managed: HashMap<DestId, (u32, Family, Addr)>,
+    route_mtus: RouteMtus,
     door: Result<Door, DoorError>,
     lead: Lead,
     firewall: Firewall,
@@ -104,6 +108,7 @@ impl BpfPlane {
         let led = attached.iter().filter(|it| it.mode == AttachMode::Netfilter);
         let lead = Lead::new(led.map(|it| it.interface.clone()).collect());
         let lead = lead.map_err(StartError::Netlink)?;
+        let route_mtus = RouteMtus::open(&pins).map_err(StartError::map)?;
         let (managed, firewall) = (HashMap::new(), Firewall::listen());
         let slow = pins.open().and_then(SlowPath::start);
         if let Err(error) = &slow {
@@ -115,6 +120,7 @@ impl BpfPlane {
             adopted,
             pins,
             managed,
+            route_mtus,
             door,
             lead,
             firewall,
@@ -329,6 +335,7 @@ impl Plane for BpfPlane {
         }));
         let families = firewall::families(self.registry.settings());
         lines.extend(self.firewall.report(&ways(&self.attached), &families));
+        lines.extend(self.route_mtus.report());
         match &self.door {
             Ok(_) => lines.extend(Door::hindrance()),
             Err(error) => lines.push(format!("no host door: {error}")),
@@ -356,6 +363,8 @@ impl Plane for BpfPlane {
         // Somebody may have removed it.
         self.door = open_door();
         let door = self.door.as_ref().map_or(0, |door| door.host);
+        // Before the generation of routes, which has programs ask anew.
+        self.route_mtus.follow();
         let changed = self.registry.change_settings(|settings| {
             settings.door = door;
             settings.route_generation = settings.route_generation.wrapping_add(1);

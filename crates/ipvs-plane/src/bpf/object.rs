@@ -36,6 +36,7 @@ pub(super) const MAPS: &[&str] = &[
     "IPVS_LOADS",
     "IPVS_COUNTERS",
     "IPVS_HOPS",
+    "IPVS_ROUTE_MTUS",
     "IPVS_ADDRS",
     "IPVS_INDEX",
     "IPVS_NEAR",
@@ -326,6 +327,7 @@ fn into_data(map: aya::maps::Map) -> MapData {
         | Map::Queue(data)
         | Map::RingBuf(data)
         | Map::ProgramArray(data)
+        | Map::LpmTrie(data)
         | Map::Unsupported(data) => data,
         other => unreachable_map(&other),
     }

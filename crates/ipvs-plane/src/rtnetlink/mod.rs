@@ -27,6 +27,7 @@ pub use monitor::{Changes, Monitor};
 pub use neighbour::{Neighbour, NeighbourState};
 pub(crate) use pair::{End, Inet};
 pub use route::FoundRoute;
+pub(crate) use route::RouteMtu;
 pub(crate) use rule::{LOCAL_TABLE, OwnRoute, Rule};
 
 /// More than the kernel puts into one datagram.
@@ -152,6 +153,11 @@ const fn address_family(family: Family) -> AddressFamily {
         Family::V4 => AddressFamily::Inet,
         Family::V6 => AddressFamily::Inet6,
     }
+}
+
+/// Whether the host knows nothing of the family that was asked for.
+fn is_no_family(error: &io::Error) -> bool {
+    matches!(error.raw_os_error(), Some(libc::EAFNOSUPPORT | libc::EOPNOTSUPP))
 }
 
 #[cfg(test)]

@@ -1,5 +1,6 @@
 //! Routes: which way the host would send a packet.
 
+use std::collections::HashMap;
 use std::io;
 use std::net::IpAddr;
 
@@ -10,7 +11,10 @@ use netlink_packet_route::route::{
     RouteAddress, RouteAttribute, RouteMessage, RouteMetric, RouteType, RouteVia,
 };
 
-use super::{Rtnetlink, address_family};
+use super::{Rtnetlink, address_family, is_no_family};
+
+/// The table of routes that lead out of the host.
+const MAIN_TABLE: u32 = 254;
 
 /// What the routing table says of a destination.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -65,6 +69,63 @@ impl Rtnetlink {
     }
 }
 
+/// A prefix, and the MTU that its route says, if it says one.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct RouteMtu {
+    pub(crate) family: Family,
+    pub(crate) addr: Addr,
+    pub(crate) prefix_len: u8,
+    pub(crate) mtu: Option<u32>,
+}
+
+impl Rtnetlink {
+    /// The routes of the main table, and the MTU that each says.
+    ///
+    /// Of several to one prefix only the one that is used is there.
+    pub(crate) fn route_mtus(&mut self) -> io::Result<Vec<RouteMtu>> {
+        let mut found: Vec<RouteMtu> = Vec::new();
+        for family in [Family::V4, Family::V6] {
+            let mut question = RouteMessage::default();
+            question.header.address_family = address_family(family);
+            let answers = match self.dump(RouteNetlinkMessage::GetRoute(question)) {
+                Err(error) if is_no_family(&error) => continue,
+                answers => answers?,
+            };
+            let mut used: HashMap<(Addr, u8), (u32, RouteMtu)> = HashMap::new();
+            for answer in &answers {
+                let RouteNetlinkMessage::NewRoute(message) = answer else { continue };
+                let Some((priority, route)) = RouteMtu::of(family, message) else { continue };
+                let kept = used.entry((route.addr, route.prefix_len)).or_insert((priority, route));
+                if priority < kept.0 {
+                    *kept = (priority, route);
+                }
+            }
+            found.extend(used.into_values().map(|(_, route)| route));
+        }
+        Ok(found)
+    }
+}
+
+impl RouteMtu {
+    /// The route and its priority, if it is one of the main table that leads somewhere.
+    fn of(family: Family, message: &RouteMessage) -> Option<(u32, Self)> {
+        let (mut table, mut addr) = (u32::from(message.header.table), Addr::UNSPECIFIED);
+        let (mut priority, mut mtu) = (0, None);
+        for attribute in &message.attributes {
+            match attribute {
+                RouteAttribute::Table(number) => table = *number,
+                RouteAttribute::Priority(number) => priority = *number,
+                RouteAttribute::Destination(address) => addr = Addr::from_ip(ip(address)?).1,
+                RouteAttribute::Metrics(metrics) => mtu = mtu_of(metrics),
+                _ => {}
+            }
+        }
+        let prefix_len = message.header.destination_prefix_length;
+        let is_used = table == MAIN_TABLE && message.header.kind == RouteType::Unicast;
+        is_used.then_some((priority, Self { family, addr, prefix_len, mtu }))
+    }
+}
+
 /// Whether the error is an answer: no route, or an unreachable, prohibit or
 /// blackhole one.
 fn is_negative(error: &io::Error) -> bool {
@@ -96,12 +157,7 @@ impl FoundRoute {
                 RouteAttribute::PrefSource(address) => {
                     source = ip(address).map(|ip| Addr::from_ip(ip).1);
                 }
-                RouteAttribute::Metrics(metrics) => {
-                    mtu = metrics.iter().find_map(|metric| match metric {
-                        RouteMetric::Mtu(mtu) => Some(*mtu),
-                        _ => None,
-                    });
-                }
+                RouteAttribute::Metrics(metrics) => mtu = mtu_of(metrics),
                 _ => {}
             }
         }
@@ -110,6 +166,13 @@ impl FoundRoute {
             None => Self::Unreachable,
         }
     }
+}
+
+fn mtu_of(metrics: &[RouteMetric]) -> Option<u32> {
+    metrics.iter().find_map(|metric| match metric {
+        RouteMetric::Mtu(mtu) => Some(*mtu),
+        _ => None,
+    })
 }
 
 fn ip(address: &RouteAddress) -> Option<IpAddr> {

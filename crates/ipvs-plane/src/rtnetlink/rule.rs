@@ -11,7 +11,7 @@ use netlink_packet_route::route::{
 };
 use netlink_packet_route::rule::{RuleAction, RuleAttribute, RuleMessage, RulePortRange};
 
-use super::{Rtnetlink, address_family};
+use super::{Rtnetlink, address_family, is_no_family};
 
 /// Who made a rule or a route, as the kernel notes it: this program. The number
 /// is one that nobody has registered.
@@ -240,9 +240,4 @@ impl OwnRoute {
             table,
         })
     }
-}
-
-/// Whether the host knows nothing of the family that was asked for.
-fn is_no_family(error: &io::Error) -> bool {
-    matches!(error.raw_os_error(), Some(libc::EAFNOSUPPORT | libc::EOPNOTSUPP))
 }
