@@ -3,7 +3,9 @@
 use core::ffi::c_void;
 
 use aya_ebpf::bindings::{BPF_F_MMAPABLE, BPF_F_NO_PREALLOC, bpf_timer};
-use aya_ebpf::btf_maps::{Array, HashMap, LpmTrie, PerCpuArray, ProgramArray, Queue, RingBuf};
+use aya_ebpf::btf_maps::{
+    Array, HashMap, LpmTrie, LruHashMap, PerCpuArray, ProgramArray, Queue, RingBuf,
+};
 use aya_ebpf::helpers::generated as helpers;
 use aya_ebpf::macros::btf_map;
 use ipvs_core::addr::AddrKey;
@@ -12,7 +14,7 @@ use ipvs_core::defence::Defence;
 use ipvs_core::dest::{Dest, Load};
 use ipvs_core::director::Scratch;
 use ipvs_core::engine::{Caller, CallerKey, Data};
-use ipvs_core::hop::{CachedHop, MtuKey};
+use ipvs_core::hop::{CachedHop, MtuKey, PathMtu};
 use ipvs_core::mark::{self, MarkRule};
 use ipvs_core::near::Bucket;
 use ipvs_core::sched::cache::{Cache, CacheKey, Cached};
@@ -83,6 +85,9 @@ pub(crate) static IPVS_HOPS: Array<Shared<CachedHop>, 131_072, ALIGNED> = Array:
 /// What routes say of the MTU, by family and prefix, as the daemon has found it.
 #[btf_map]
 pub(crate) static IPVS_ROUTE_MTUS: LpmTrie<MtuKey, u32, 16384> = LpmTrie::new();
+/// What errors from inside tunnels have said of paths.
+#[btf_map]
+pub(crate) static IPVS_PATH_MTUS: LruHashMap<AddrKey, PathMtu, 16384> = LruHashMap::new();
 #[btf_map]
 pub(crate) static IPVS_ADDRS: HashMap<AddrKey, u32, 147_456, COPIED> = HashMap::new();
 #[btf_map]

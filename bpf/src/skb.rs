@@ -355,6 +355,13 @@ extern "C" fn ipvs_tc_refusal(ctx: *mut SkBuff) -> i32 {
     go_on(ctx, Stage::Refusal)
 }
 
+/// Goes on with an ICMP packet that may be about a tunnel's.
+#[unsafe(no_mangle)]
+#[unsafe(link_section = "classifier")]
+extern "C" fn ipvs_tc_tunnelled(ctx: *mut SkBuff) -> i32 {
+    go_on(ctx, Stage::Tunnelled)
+}
+
 /// One stage of a packet's way.
 #[inline(always)]
 fn go_on(ctx: *mut SkBuff, stage: Stage) -> i32 {

@@ -10,7 +10,7 @@ use ipvs_core::conn::{Conn, ConnId, Found, NONE, Tuple};
 use ipvs_core::defence::Defence;
 use ipvs_core::dest::{Dest, DestId, Load};
 use ipvs_core::engine::{Caller, CallerKey, Data};
-use ipvs_core::hop::{CachedHop, RouteQuery, Way, WayKind};
+use ipvs_core::hop::{CachedHop, PathMtu, RouteQuery, Way, WayKind};
 use ipvs_core::mark::MarkRule;
 use ipvs_core::near::Bucket;
 use ipvs_core::sched::cache::{Cache, CacheKey, Cached};
@@ -139,6 +139,18 @@ impl<const RESOLVES: bool> Tables for Maps<RESOLVES> {
     fn addr_use(&self, key: &AddrKey) -> u32 {
         // SAFETY: the word is copied at once; an element is never changed in place.
         unsafe { maps::IPVS_ADDRS.get(key) }.copied().unwrap_or(0)
+    }
+
+    #[inline(always)]
+    fn path_mtu(&self, key: &AddrKey) -> Option<PathMtu> {
+        // SAFETY: the record is copied at once; at worst it is one that was just replaced.
+        unsafe { maps::IPVS_PATH_MTUS.get(key) }.copied()
+    }
+
+    #[inline(always)]
+    fn learn_mtu(&self, key: &AddrKey, mtu: &PathMtu) {
+        // Without room the next error says it again.
+        let _kept = maps::IPVS_PATH_MTUS.insert(key, mtu, u64::from(BPF_ANY));
     }
 
     #[inline(always)]

@@ -71,6 +71,18 @@ pub struct Room {
 }
 
 impl Scratch {
+    /// The packet that was read.
+    #[inline(always)]
+    const fn packet<'a, B>(
+        &'a mut self,
+        buf: &'a mut B,
+        ifindex: u32,
+        now: Instant,
+    ) -> Packet<'a, B> {
+        let Self { headers, tuple, room, .. } = self;
+        Packet { buf, headers, tuple, room, ifindex, now }
+    }
+
     /// The neighbour of the last [`Verdict::Resolve`].
     #[inline(always)]
     pub const fn neighbour(&self) -> (Family, Addr) {
@@ -216,19 +228,15 @@ pub fn go_on<B: Buffer, T: Tables>(
     ifindex: u32,
     now: Instant,
 ) -> Verdict {
-    let outcome = if stage == Stage::Icmp {
-        icmp::handle(buf, tables, scratch, ifindex, now)
-    } else {
-        let Scratch { headers, tuple, room, .. } = scratch;
-        let packet = &mut Packet { buf, headers, tuple, room, ifindex, now };
-        match stage {
-            Stage::Forwarding => {
-                let found = Found::from_word(packet.room.admitted);
-                carry(packet, tables, found)
-            }
-            Stage::Refusal => reject::refuse(packet, tables),
-            Stage::Admission | Stage::Icmp => start(packet, tables),
+    let outcome = match stage {
+        Stage::Icmp => icmp::handle(buf, tables, scratch, ifindex, now),
+        Stage::Tunnelled => icmp::tunnelled::handle(buf, tables, scratch, ifindex, now),
+        Stage::Admission => start(&mut scratch.packet(buf, ifindex, now), tables),
+        Stage::Forwarding => {
+            let found = Found::from_word(scratch.room.admitted);
+            carry(&mut scratch.packet(buf, ifindex, now), tables, found)
         }
+        Stage::Refusal => reject::refuse(&mut scratch.packet(buf, ifindex, now), tables),
     };
     concluded(tables, scratch, outcome)
 }
@@ -336,7 +344,10 @@ fn decide<B: Buffer, T: Tables>(
     }
     let settings = tables.settings();
     let services = if headers.version == 6 { settings.services_v6 } else { settings.services_v4 };
-    if services == 0 {
+    // An error from inside a tunnel may be of the other family.
+    let may_be_tunnelled =
+        (settings.services_v4 | settings.services_v6) != 0 && icmp::is_icmp(headers);
+    if services == 0 && !may_be_tunnelled {
         return Outcome::pass(Reason::NoService);
     }
     if headers.fragment != Fragment::No {
@@ -534,8 +545,7 @@ fn request<B: Buffer, T: Tables>(
     } else if conn.has(ConnFlags::ELSEWHERE) {
         forward::find_way_elsewhere(packet.room, tables, conn);
     } else {
-        let epoch = hop::epoch(packet.now, tables.settings().route_generation);
-        forward::find_way_to_dest(packet.room, tables, dest_id, dest, epoch);
+        forward::find_way_to_dest(packet.room, tables, dest_id, dest, packet.now);
     }
     if !T::RESOLVES && packet.room.way.needs_host() {
         return Outcome::pass(Reason::Unresolved);

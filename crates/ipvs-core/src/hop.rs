@@ -69,6 +69,44 @@ impl CachedHop {
     }
 }
 
+/// How long a path's MTU is believed to be what an error said (Linux's `mtu_expires`).
+const PATH_MTU_LIFE: u64 = 600_000_000_000;
+/// The least that an error is believed to say, over IPv4 (Linux's `min_pmtu`), …
+const LEAST_V4: u32 = 552;
+/// … and over IPv6 (RFC 8201, section 4).
+const LEAST_V6: u32 = 1280;
+
+/// The MTU of a path, as an error has said.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, FromBytes, IntoBytes, Immutable, KnownLayout)]
+#[repr(C)]
+pub struct PathMtu {
+    until: u64,
+    mtu: u32,
+    reserved: u32,
+}
+
+impl PathMtu {
+    /// What an error says, of a path of which `known` was known: nothing if that is less.
+    #[inline(always)]
+    pub const fn learnt(family: Family, said: u32, known: u32, now: Instant) -> Option<Self> {
+        let least = match family {
+            Family::V4 => LEAST_V4,
+            Family::V6 => LEAST_V6,
+        };
+        let mtu = if said < least { least } else { said };
+        if mtu >= known {
+            return None;
+        }
+        Some(Self { until: now.nanos().wrapping_add(PATH_MTU_LIFE), mtu, reserved: 0 })
+    }
+
+    /// The MTU, as long as it is believed.
+    #[inline(always)]
+    pub const fn mtu(&self, now: Instant) -> Option<u32> {
+        if now.nanos() < self.until { Some(self.mtu) } else { None }
+    }
+}
+
 /// The epoch of `now` within the `generation` of routes; never 0.
 #[inline(always)]
 #[expect(clippy::cast_possible_truncation, reason = "16 bits of each are enough to tell apart")]

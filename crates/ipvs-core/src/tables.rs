@@ -7,7 +7,7 @@ use crate::conn::{Conn, ConnId, Found, Tuple};
 use crate::defence::Defence;
 use crate::dest::{Dest, DestId, Load};
 use crate::engine::{Caller, CallerKey, Data};
-use crate::hop::{CachedHop, RouteQuery, Way, WayKind};
+use crate::hop::{CachedHop, PathMtu, RouteQuery, Way, WayKind};
 use crate::mark::MarkRule;
 use crate::near::Bucket;
 use crate::sched::cache::{Cache, CacheKey, Cached};
@@ -86,6 +86,10 @@ pub trait Tables {
     fn dest_hop(&self, id: DestId) -> Option<&CachedHop>;
     /// What an address is used for: bits of [`AddrUse`](crate::addr::AddrUse).
     fn addr_use(&self, key: &AddrKey) -> u32;
+    /// What was learnt of the path to an address.
+    fn path_mtu(&self, key: &AddrKey) -> Option<PathMtu>;
+    /// Keeps what was learnt of the path to an address; the oldest may make room for it.
+    fn learn_mtu(&self, key: &AddrKey, mtu: &PathMtu);
     /// Asks the host's routing table; fills in `way`.
     fn route(&self, query: &RouteQuery, way: &mut Way);
     /// Whether the destination in `query` is an address of the host, or is

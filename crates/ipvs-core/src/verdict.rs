@@ -57,11 +57,14 @@ pub enum Stage {
     Forwarding = 2,
     /// A packet that is answered by an error.
     Refusal = 3,
+    /// An ICMP packet that may be about a tunnel's.
+    Tunnelled = 4,
 }
 
 impl Stage {
     /// Every stage that a packet may go on with, by number.
-    pub const ALL: [Self; 4] = [Self::Icmp, Self::Admission, Self::Forwarding, Self::Refusal];
+    pub const ALL: [Self; 5] =
+        [Self::Icmp, Self::Admission, Self::Forwarding, Self::Refusal, Self::Tunnelled];
 }
 
 /// A [`Verdict`] in one register, as functions of the core hand it on: an eBPF
@@ -129,6 +132,7 @@ impl Outcome {
             _ if number == Stage::Icmp as u32 => Verdict::GoOn(Stage::Icmp),
             _ if number == Stage::Admission as u32 => Verdict::GoOn(Stage::Admission),
             _ if number == Stage::Forwarding as u32 => Verdict::GoOn(Stage::Forwarding),
+            _ if number == Stage::Tunnelled as u32 => Verdict::GoOn(Stage::Tunnelled),
             _ => Verdict::GoOn(Stage::Refusal),
         }
     }
@@ -234,6 +238,8 @@ reasons! {
     SentTimeExceeded = "sent_time_exceeded",
     /// Answered: an error was sent: too long for the path.
     SentTooBig = "sent_too_big",
+    /// Learnt from an error: the MTU of a tunnel's path. No client was told.
+    PathMtuLearnt = "path_mtu_learnt",
     /// Noted besides the verdict: no room in the caches of lblc and lblcr; the
     /// destination was chosen all the same.
     CacheFull = "cache_full",

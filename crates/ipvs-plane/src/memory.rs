@@ -11,7 +11,7 @@ use ipvs_core::defence::{self, Defence};
 use ipvs_core::dest::{Dest, DestId, Load};
 use ipvs_core::engine::{Caller, CallerKey, Data};
 use ipvs_core::expiry;
-use ipvs_core::hop::{CachedHop, RouteQuery, Way, WayKind};
+use ipvs_core::hop::{CachedHop, PathMtu, RouteQuery, Way, WayKind};
 use ipvs_core::mark::MarkRule;
 use ipvs_core::near::Bucket;
 use ipvs_core::sched::cache::{self, Cache, CacheKey, Cached};
@@ -25,6 +25,9 @@ use ipvs_core::verdict::Reason;
 use zerocopy::FromZeros;
 
 use crate::store::{Account, HostMemory, Limits, LoadValues, Owner, Store};
+
+/// Paths whose MTU is remembered, at most: as many as on the eBPF plane.
+const PATHS: usize = 16384;
 
 /// What the tables ask of the host they are on.
 pub trait Host {
@@ -132,6 +135,7 @@ pub struct MemoryTables<H> {
     caches: Box<[Cache]>,
     cached: CachedTable,
     dests: Vec<DestSlot>,
+    path_mtus: RefCell<HashMap<AddrKey, PathMtu>>,
     addrs: HashMap<AddrKey, u32>,
     near: Box<[Bucket]>,
     index: RefCell<HashMap<Tuple, Found>>,
@@ -165,6 +169,7 @@ impl<H> MemoryTables<H> {
             caches: <[Cache]>::new_box_zeroed_with_elems(limits.caches() as usize)?,
             cached: CachedTable::new(limits.cached)?,
             dests: Vec::new(),
+            path_mtus: RefCell::default(),
             addrs: HashMap::new(),
             near: (0..limits.near_buckets()).map(|_| Bucket::default()).collect(),
             index: RefCell::default(),
@@ -280,6 +285,22 @@ impl<H: Host> Tables for MemoryTables<H> {
 
     fn addr_use(&self, key: &AddrKey) -> u32 {
         self.addrs.get(key).copied().unwrap_or(0)
+    }
+
+    fn path_mtu(&self, key: &AddrKey) -> Option<PathMtu> {
+        self.path_mtus.borrow().get(key).copied()
+    }
+
+    fn learn_mtu(&self, key: &AddrKey, mtu: &PathMtu) {
+        let mut learnt = self.path_mtus.borrow_mut();
+        if learnt.len() >= PATHS {
+            let now = self.host.now();
+            learnt.retain(|_, path| path.mtu(now).is_some());
+        }
+        if learnt.len() >= PATHS {
+            learnt.clear();
+        }
+        learnt.insert(*key, *mtu);
     }
 
     fn route(&self, query: &RouteQuery, way: &mut Way) {

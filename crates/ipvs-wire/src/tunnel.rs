@@ -7,6 +7,8 @@ use crate::{ethernet, ipv4, ipv6};
 
 /// Octets of a GUE header without optional fields.
 pub const GUE_LEN: u32 = 4;
+/// The bits of GUE's first octet that say how many words of optional fields there are.
+const GUE_OPTIONAL_WORDS: u8 = 0x1f;
 /// Octets of a GRE header without, …
 pub const GRE_LEN: u32 = 4;
 /// … and with a checksum.
@@ -54,6 +56,12 @@ impl Carrier {
             Self::Gue { .. } => protocol::UDP,
             Self::Gre { .. } => protocol::GRE,
         }
+    }
+
+    /// Whether it goes to a port.
+    #[inline(always)]
+    pub const fn has_port(self) -> bool {
+        matches!(self, Self::Gue { .. })
     }
 
     /// Whether a checksum covers the packet inside.
@@ -125,6 +133,45 @@ impl Carrier {
             }
             _ => Some(()),
         }
+    }
+}
+
+/// Where the packet in a tunnel begins, and its version of IP, if what follows the tunnel's
+/// IP header at `at` is a header of this `protocol` that says so. Any port may be one of GUE.
+#[inline(always)]
+pub fn inside<B: Buffer>(buf: &B, protocol: u8, at: u32) -> Option<(u32, u8)> {
+    match protocol {
+        protocol::IPIP | protocol::IPV6 => Some((at, version_of(protocol)?)),
+        protocol::UDP => {
+            // Version 0, no control message.
+            let [first, inner] = buf.load(at + udp::HEADER_LEN)?;
+            let optional = u32::from(first & GUE_OPTIONAL_WORDS) * 4;
+            let begins = at + udp::HEADER_LEN + GUE_LEN + optional;
+            if first & !GUE_OPTIONAL_WORDS == 0 { Some((begins, version_of(inner)?)) } else { None }
+        }
+        protocol::GRE => {
+            let [flags, more, high, low] = buf.load(at)?;
+            if flags & !GRE_SUMMED != 0 || more != 0 {
+                return None;
+            }
+            let begins = at + if flags == 0 { GRE_LEN } else { GRE_SUMMED_LEN };
+            match u16::from_be_bytes([high, low]) {
+                ethernet::IPV4 => Some((begins, 4)),
+                ethernet::IPV6 => Some((begins, 6)),
+                _ => None,
+            }
+        }
+        _ => None,
+    }
+}
+
+/// The version of IP that a protocol number of a packet inside stands for.
+#[inline(always)]
+const fn version_of(protocol: u8) -> Option<u8> {
+    match protocol {
+        protocol::IPIP => Some(4),
+        protocol::IPV6 => Some(6),
+        _ => None,
     }
 }
 

@@ -7,12 +7,13 @@ pub(crate) mod tunnel;
 
 use ipvs_wire::{Buffer, Headers, ethernet, ipv4, ipv6};
 
-use crate::addr::{Addr, Family};
+use crate::addr::{Addr, AddrKey, Family};
 use crate::conn::{Conn, ConnId, Tuple};
 use crate::dest::{Dest, DestId, ForwardingMethod};
 use crate::director::{Packet, Room};
-use crate::hop::{CachedHop, WayKind};
+use crate::hop::{self, CachedHop, WayKind};
 use crate::tables::Tables;
+use crate::time::Instant;
 use crate::verdict::{Outcome, Reason};
 
 /// Finds the way to the destination `id`; it is remembered for all its
@@ -23,16 +24,32 @@ pub(crate) fn find_way_to_dest<T: Tables>(
     tables: &T,
     id: DestId,
     dest: &Dest,
-    epoch: u32,
+    now: Instant,
 ) {
     let Some(cached) = tables.dest_hop(id) else {
         room.way.kind = WayKind::None;
         return;
     };
+    let epoch = hop::epoch(now, tables.settings().route_generation);
     if !cached.recall(epoch, &mut room.way) {
         ask_for(room, dest.key.family(), dest.key.addr);
-        ask(tables, cached, room, epoch);
+        ask_for_path(tables, cached, room, now);
     }
+}
+
+/// Asks the host, heeds what was learnt of the path, and remembers a way that is known.
+/// Always true: an eBPF function must return a number.
+#[inline(never)]
+fn ask_for_path<T: Tables>(tables: &T, cached: &CachedHop, room: &mut Room, now: Instant) -> bool {
+    tables.route(&room.query, &mut room.way);
+    room.addr = AddrKey::new(room.query.family, room.query.destination);
+    if let Some(mtu) = tables.path_mtu(&room.addr).and_then(|path| path.mtu(now))
+        && mtu < room.way.hop.mtu
+    {
+        room.way.hop.mtu = mtu;
+    }
+    keep(cached, room, hop::epoch(now, tables.settings().route_generation));
+    true
 }
 
 /// Finds the way to the host that a data connection leads to. It is asked for
@@ -85,10 +102,16 @@ pub(crate) fn find_way_to_client<T: Tables>(room: &mut Room, tables: &T, conn: &
 #[inline(never)]
 fn ask<T: Tables>(tables: &T, cached: &CachedHop, room: &mut Room, epoch: u32) -> bool {
     tables.route(&room.query, &mut room.way);
+    keep(cached, room, epoch);
+    true
+}
+
+/// Remembers a way that is known.
+#[inline(always)]
+fn keep(cached: &CachedHop, room: &Room, epoch: u32) {
     if room.way.kind == WayKind::Known {
         cached.store(room.way.hop, epoch);
     }
-    true
 }
 
 /// Sends a client's packet to its destination by the connection's method.

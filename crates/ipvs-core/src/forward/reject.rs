@@ -130,6 +130,22 @@ pub(crate) fn too_big<B: Buffer, T: Tables>(
     send(packet, tables, error, counted(conn), [Reason::SentTooBig, Reason::TooLong])
 }
 
+/// An error from inside a tunnel about the client's packet, which alone is left of it.
+#[inline(always)]
+pub(crate) fn relay<B: Buffer, T: Tables>(
+    packet: &mut Packet<'_, B>,
+    tables: &T,
+    conn: &Conn,
+    error: IcmpError,
+) -> Outcome {
+    let sent = match error {
+        IcmpError { kind: 3, code: 4, .. } => Reason::SentTooBig,
+        IcmpError { kind: 11, .. } => Reason::SentTimeExceeded,
+        _ => Reason::SentUnreachable,
+    };
+    send(packet, tables, error, counted(conn), [sent, Reason::Unanswerable])
+}
+
 /// A reply's time to live ends here, or it is longer than the path: the
 /// destination is told, by the director's address towards it.
 #[inline(always)]

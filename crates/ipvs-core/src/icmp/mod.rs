@@ -8,6 +8,7 @@
 
 mod relay;
 mod translate;
+pub(crate) mod tunnelled;
 
 use ipvs_wire::icmp::HEADER_LEN;
 use ipvs_wire::transport::protocol;
@@ -18,7 +19,7 @@ use crate::dest::{Dest, ForwardingMethod};
 use crate::director::{self, Packet, Scratch};
 use crate::tables::Tables;
 use crate::time::Instant;
-use crate::verdict::{Outcome, Reason};
+use crate::verdict::{Outcome, Reason, Stage};
 
 /// Octets that hold all headers that are looked at: the frame's, the error's,
 /// those of the quoted packet and, if it is a tunnel's, of the one in it.
@@ -63,19 +64,30 @@ pub(crate) fn handle<B: Buffer, T: Tables>(
         return Outcome::pass(Reason::Malformed);
     }
     // The way that an answer to the quoted packet would go.
-    if !set_answer_tuple(quoted, tuple) {
-        return Outcome::pass(Reason::OtherProtocol);
-    }
-    let mut packet = Packet { buf, headers, tuple, room, ifindex, now };
-    match director::live(&mut packet, tables) {
-        Some((Found { reply: true, .. }, conn)) => {
-            relay::to_client(&mut packet, quoted, tables, conn)
+    if set_answer_tuple(quoted, tuple) {
+        let mut packet = Packet { buf, headers, tuple, room, ifindex, now };
+        match director::live(&mut packet, tables) {
+            Some((Found { reply: true, .. }, conn)) => {
+                return relay::to_client(&mut packet, quoted, tables, conn);
+            }
+            Some((Found { reply: false, .. }, conn)) => {
+                return relay::to_dest(&mut packet, quoted, tables, conn);
+            }
+            None if is_about_direct(&mut packet, tables) => {
+                return Outcome::pass(Reason::DirectReply);
+            }
+            None => {}
         }
-        Some((Found { reply: false, .. }, conn)) => {
-            relay::to_dest(&mut packet, quoted, tables, conn)
-        }
-        None => unknown(&mut packet, tables),
     }
+    match quoted.protocol {
+        protocol::IPIP | protocol::IPV6 | protocol::GRE | protocol::UDP => {}
+        protocol::TCP | protocol::SCTP => return Outcome::pass(Reason::NoService),
+        _ => return Outcome::pass(Reason::OtherProtocol),
+    }
+    if T::STAGES_APART {
+        return Outcome::go_on(Stage::Tunnelled);
+    }
+    tunnelled::handle(buf, tables, scratch, ifindex, now)
 }
 
 /// Whether an ICMP packet, whose headers were read, is an error about a client's
@@ -120,23 +132,21 @@ fn set_answer_tuple(quoted: &Headers, tuple: &mut Tuple) -> bool {
     }
 }
 
-/// An error that no lookup by the answer's key explains: it may be about a
-/// client's packet that went on unchanged, and pass the director on its way
-/// back to the client. It is counted then, as the kernel does.
+/// Whether an error that no lookup by the answer's key explains is about a client's packet
+/// that went on unchanged, and passes the director on its way back to the client. It is
+/// counted then, as the kernel does.
 #[inline(always)]
-fn unknown<B: Buffer, T: Tables>(packet: &mut Packet<'_, B>, tables: &T) -> Outcome {
+fn is_about_direct<B: Buffer, T: Tables>(packet: &mut Packet<'_, B>, tables: &T) -> bool {
     packet.room.key = packet.tuple.reversed();
-    let Some(Found { id, reply: false }) = tables.find(&packet.room.key) else {
-        return Outcome::pass(Reason::NoService);
-    };
+    let Some(Found { id, reply: false }) = tables.find(&packet.room.key) else { return false };
     let Some(conn) = tables.conn(id).filter(|conn| !conn.has_ended(packet.now)) else {
-        return Outcome::pass(Reason::NoService);
+        return false;
     };
     if is_masqueraded(conn) {
-        return Outcome::pass(Reason::NoService);
+        return false;
     }
     count_out(packet, tables, conn);
-    Outcome::pass(Reason::DirectReply)
+    true
 }
 
 #[inline(always)]

@@ -8,7 +8,7 @@ use crate::conn::Conn;
 use crate::dest::ForwardingMethod;
 use crate::director::Packet;
 use crate::forward::{self, tunnel};
-use crate::hop::{self, WayKind};
+use crate::hop::WayKind;
 use crate::tables::Tables;
 use crate::verdict::{Outcome, Reason};
 
@@ -29,8 +29,7 @@ pub(super) fn to_dest<B: Buffer, T: Tables>(
     if is_masqueraded(conn) && !translate::is_sound(packet) {
         return Outcome::drop(Reason::BadChecksum);
     }
-    let epoch = hop::epoch(packet.now, tables.settings().route_generation);
-    forward::find_way_to_dest(packet.room, tables, dest_id, dest, epoch);
+    forward::find_way_to_dest(packet.room, tables, dest_id, dest, packet.now);
     if !T::RESOLVES && packet.room.way.needs_host() {
         return Outcome::pass(Reason::Unresolved);
     }

@@ -44,7 +44,12 @@ fn packet(frame: &Frame) -> Vec<u8> {
 }
 
 /// An error about `quoted`, from and to these addresses, in a frame to `to`.
-fn error(kind: u8, (source, destination): (IpAddr, IpAddr), quoted: &[u8], to: [u8; 6]) -> Frame {
+pub(crate) fn error(
+    kind: u8,
+    (source, destination): (IpAddr, IpAddr),
+    quoted: &[u8],
+    to: [u8; 6],
+) -> Frame {
     let v6 = source.is_ipv6();
     let mut message = vec![kind, 4, 0, 0];
     message.extend(INFO);

@@ -21,4 +21,5 @@ mod packet;
 mod reuse;
 mod scheduling;
 mod sip;
+mod tunnelled;
 mod world;

@@ -37,6 +37,7 @@ pub(super) const MAPS: &[&str] = &[
     "IPVS_COUNTERS",
     "IPVS_HOPS",
     "IPVS_ROUTE_MTUS",
+    "IPVS_PATH_MTUS",
     "IPVS_ADDRS",
     "IPVS_INDEX",
     "IPVS_NEAR",
@@ -84,6 +85,7 @@ const fn programs_of(stage: Stage) -> [&'static str; 2] {
         Stage::Admission => ["ipvs_tc_admission", "ipvs_xdp_admission"],
         Stage::Forwarding => ["ipvs_tc_forwarding", "ipvs_xdp_forwarding"],
         Stage::Refusal => ["ipvs_tc_refusal", "ipvs_xdp_refusal"],
+        Stage::Tunnelled => ["ipvs_tc_tunnelled", "ipvs_xdp_tunnelled"],
     }
 }
 /// The program that runs errands.
@@ -323,6 +325,7 @@ fn into_data(map: aya::maps::Map) -> MapData {
     match map {
         Map::Array(data)
         | Map::HashMap(data)
+        | Map::LruHashMap(data)
         | Map::PerCpuArray(data)
         | Map::Queue(data)
         | Map::RingBuf(data)

@@ -9,7 +9,7 @@ use ipvs_core::conn::{Conn, ConnId, Found, NONE, Tuple};
 use ipvs_core::defence::Defence;
 use ipvs_core::dest::{Dest, DestId, Load};
 use ipvs_core::engine::{Caller, CallerKey, Data};
-use ipvs_core::hop::{CachedHop, RouteQuery, Way};
+use ipvs_core::hop::{CachedHop, PathMtu, RouteQuery, Way};
 use ipvs_core::mark::MarkRule;
 use ipvs_core::near::Bucket;
 use ipvs_core::sched::cache::{Cache, CacheKey, Cached};
@@ -67,6 +67,9 @@ pub(super) struct SlowTables {
     loads: Mapped<Load>,
     counters: Mapped<LiveCounters>,
     hops: Mapped<CachedHop>,
+    path_mtus: RefCell<
+        HashMap<MapData, Octets<{ size_of::<AddrKey>() }>, Octets<{ size_of::<PathMtu>() }>>,
+    >,
     addrs: HashMap<MapData, Octets<{ size_of::<AddrKey>() }>, u32>,
     near: Mapped<Bucket>,
     near_buckets: u32,
@@ -102,6 +105,7 @@ impl SlowTables {
             loads: array(maps, "IPVS_LOADS")?,
             counters: array(maps, "IPVS_SLOW_COUNTERS")?,
             hops: array(maps, "IPVS_HOPS")?,
+            path_mtus: RefCell::new(typed(maps, "IPVS_PATH_MTUS")?),
             addrs: typed(maps, "IPVS_ADDRS")?,
             near: array(maps, "IPVS_NEAR")?,
             near_buckets,
@@ -304,6 +308,19 @@ impl Tables for SlowTables {
     fn addr_use(&self, key: &AddrKey) -> u32 {
         let octets: Octets<{ size_of::<AddrKey>() }> = transmute!(*key);
         answer("the addresses", self.addrs.get(&octets, 0)).unwrap_or(0)
+    }
+
+    fn path_mtu(&self, key: &AddrKey) -> Option<PathMtu> {
+        let octets: Octets<{ size_of::<AddrKey>() }> = transmute!(*key);
+        let found = answer("the paths' MTUs", self.path_mtus.borrow().get(&octets, 0))?;
+        Some(transmute!(found))
+    }
+
+    fn learn_mtu(&self, key: &AddrKey, mtu: &PathMtu) {
+        let octets: Octets<{ size_of::<AddrKey>() }> = transmute!(*key);
+        let mtu: Octets<{ size_of::<PathMtu>() }> = transmute!(*mtu);
+        // Without room the next error says it again.
+        let _kept = self.path_mtus.borrow_mut().insert(octets, mtu, 0);
     }
 
     fn route(&self, query: &RouteQuery, way: &mut Way) {
