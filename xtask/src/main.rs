@@ -2,6 +2,7 @@
 
 mod bench;
 mod bpf;
+mod fuzz;
 mod kernel;
 mod packages;
 mod run;
@@ -41,6 +42,8 @@ enum Task {
         #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
         args: Vec<OsString>,
     },
+    /// Send the daemon's socket whatever coverage-guided mutation comes up with
+    Fuzz(fuzz::Options),
     /// Load the eBPF programs and replay recorded cases on another kernel, in a qemu guest
     Kernel(kernel::Options),
     /// Play random scenarios into a live kernel's IPVS and into our planes, and compare
@@ -66,6 +69,7 @@ fn main() -> ExitCode {
         Task::Bench { args } => bench::run_task(&args),
         Task::Bpf(options) => bpf::run_task(&options),
         Task::Conformance { args } => conformance(&args),
+        Task::Fuzz(options) => fuzz::run_task(&options),
         Task::Kernel(options) => kernel::run_task(&options),
         Task::Oracle { args } => oracle(&args),
         Task::Transcripts { args } => transcripts(&args),

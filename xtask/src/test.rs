@@ -11,13 +11,16 @@ use anyhow::{Context as _, Result, bail};
 use crate::packages;
 use crate::run::{cargo, say};
 
+/// Seconds of fuzzing: it finds nothing new in so few, but what a change has broken.
+const FUZZING: &str = "30";
+
 /// What to leave out.
 #[derive(Debug, clap::Args)]
 pub(crate) struct Options {
     /// Install no package, whatever tests miss
     #[arg(long)]
     no_install: bool,
-    /// Only what needs no rights: unit, property, documentation and core tests
+    /// Only what needs no rights: unit, property, documentation and core tests, and fuzzing
     #[arg(long)]
     unprivileged: bool,
 }
@@ -31,8 +34,12 @@ pub(crate) fn run_task(options: &Options) -> Result<()> {
         }
         // The oracle says itself that it is skipped.
         let _ = packages::install_of(&[("linux.uml", "user-mode-linux")]);
+        // As does fuzzing.
+        let _ = packages::install_of(&[("c++", "g++")]);
     }
     outcome.step("unit, property and documentation tests", cargo().arg("test"));
+    let this = std::env::current_exe().context("this program has no name")?;
+    outcome.step("fuzzing", Command::new(this).args(["fuzz", "--seconds", FUZZING]));
     if !options.unprivileged {
         for plane in ["core", "user", "bpf", "xdp", "netfilter"] {
             outcome.step(

@@ -9,7 +9,7 @@ use crate::run::{cargo, output, workspace};
 
 /// What each crate may use of our own; an arrow that is not here is a mistake.
 /// Tests may use anything.
-const ARROWS: [(&str, &[&str]); 17] = [
+const ARROWS: [(&str, &[&str]); 18] = [
     ("ipvs-wire", &[]),
     ("ipvs-core", &["ipvs-wire"]),
     ("ipvs-bpf-programs", &["ipvs-core", "ipvs-wire"]),
@@ -27,6 +27,7 @@ const ARROWS: [(&str, &[&str]); 17] = [
     ("ipvs-transcripts", CRATES),
     ("ipvs-e2e", CRATES),
     ("ipvs-oracle", &["ipvs-conformance", "ipvs-lab", "ipvs-netlink"]),
+    ("ipvs-fuzz", &["ipvs-core", "ipvs-netlink", "ipvs-plane"]),
     ("ipvs-bench-programs", &["ipvs-wire"]),
     ("ipvs-bench", &["ipvs-bench-programs", "ipvs-core", "ipvs-lab", "ipvs-plane", "ipvs-wire"]),
     ("xtask", &[]),
@@ -133,7 +134,7 @@ fn nothing_is_left_to_do_without_saying_where_it_is_tracked() {
 fn sources() -> Vec<(String, String)> {
     let root = workspace();
     let mut files = Vec::new();
-    for folder in ["bench", "bpf", "crates", "tests", "xtask"] {
+    for folder in ["bench", "bpf", "crates", "fuzz", "tests", "xtask"] {
         collect(&root.join(folder), &mut files);
     }
     assert!(files.len() > 20, "only {} source files found", files.len());

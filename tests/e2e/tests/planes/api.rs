@@ -12,7 +12,7 @@ use ipvs_core::service::{ServiceKey, ServiceSpec};
 use ipvs_e2e::programs::find;
 use ipvs_e2e::{Bed, Plane};
 use ipvs_netlink::attr::Writer;
-use ipvs_netlink::message::{Header, Messages, flags};
+use ipvs_netlink::message::{Header, Messages, flags, kind};
 use ipvs_netlink::{numbers, service};
 use nix::errno::Errno;
 use nix::sys::socket::{
@@ -110,8 +110,8 @@ pub(crate) fn slow_client(plane: Plane) -> Result<()> {
 }
 
 /// What a client sends to add a service.
-fn request_to_add() -> Vec<u8> {
-    let key = ServiceKey::address(Family::V4, 6, Addr::v4([192, 0, 2, 101]), 80);
+fn request_to_add(port: u16) -> Vec<u8> {
+    let key = ServiceKey::address(Family::V4, 6, Addr::v4([192, 0, 2, 101]), port);
     let spec = ServiceSpec {
         scheduler: "rr".into(),
         engine: Name::default(),
@@ -152,7 +152,7 @@ pub(crate) fn flood(plane: Plane) -> Result<()> {
     }
     let before = bed.ipvsadm("-Sn")?;
     let socket = connected(&bed)?;
-    let whole = request_to_add();
+    let whole = request_to_add(80);
     for len in 1..whole.len() {
         // Half sent, and then gone.
         throw(&socket, &whole[..len])?;
@@ -201,17 +201,24 @@ pub(crate) fn many_clients(plane: Plane) -> Result<()> {
     bed.ipvsadm("-A -t 192.0.2.100:80 -s rr")?;
     let clients: Vec<OwnedFd> = (0..200).map(|_| connected(&bed)).collect::<Result<_>>()?;
     let ask = message(numbers::command::GET_SERVICE, flags::REQUEST | flags::DUMP, &[]);
-    for client in &clients {
+    for (port, client) in (1..).zip(&clients) {
         send(client.as_raw_fd(), &ask, MsgFlags::empty())?;
+        send(client.as_raw_fd(), &request_to_add(port), MsgFlags::empty())?;
     }
     ensure!(bed.ipvsadm("-Ln")?.contains("192.0.2.100:80"), "one more is served");
     for client in &clients {
-        let mut answer = [0; 4096];
-        let len = recv(client.as_raw_fd(), &mut answer, MsgFlags::empty())?;
-        let all = Messages(answer.get(..len).unwrap_or(&[]));
-        let kinds: Vec<u16> = all.map(|message| message.header.kind).collect();
+        let (mut kinds, mut answer) = (Vec::new(), [0; 4096]);
+        // The end of the listing is not the end: the edit is acknowledged behind it.
+        while kinds.last() != Some(&kind::ERROR) {
+            let len = recv(client.as_raw_fd(), &mut answer, MsgFlags::empty())?;
+            let all = Messages(answer.get(..len).unwrap_or(&[]));
+            kinds.extend(all.map(|message| message.header.kind));
+        }
         ensure!(kinds.first() == Some(&numbers::FAMILY_ID), "{kinds:?}");
+        ensure!(kinds.contains(&kind::DONE), "{kinds:?}");
     }
+    let added = bed.ipvsadm("-Ln")?.matches("192.0.2.101:").count();
+    ensure!(added == clients.len(), "{added} clients have added their service");
     Ok(())
 }
 
