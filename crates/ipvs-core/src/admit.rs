@@ -32,7 +32,8 @@ pub(crate) fn admit<B: Buffer, T: Tables>(
     packet: &mut Packet<'_, B>,
     tables: &T,
 ) -> Result<ConnId, Reason> {
-    if tables.expected().is_some_and(|expected| expected.get() != 0) {
+    let quoted = packet.room.quoted;
+    if !quoted && tables.expected().is_some_and(|expected| expected.get() != 0) {
         match expect::claim(packet, tables) {
             NONE => {}
             expect::GONE => return Err(Reason::DestGone),
@@ -47,8 +48,9 @@ pub(crate) fn admit<B: Buffer, T: Tables>(
     if ethernet::destination(packet.buf).is_none_or(|[first, ..]| first & 1 != 0) {
         return Err(Reason::OtherHost);
     }
-    let is_whole = packet.headers.has_transport;
-    if is_whole && !proto::may_start(packet.headers, tables.settings()) {
+    // Of a packet that is quoted only the ports are asked for.
+    let is_whole = quoted || packet.headers.has_transport;
+    if is_whole && !quoted && !proto::may_start(packet.headers, tables.settings()) {
         return Err(Reason::NotStarting);
     }
     // The host sends on what is not for itself, whatever service has that address. A route
@@ -62,19 +64,18 @@ pub(crate) fn admit<B: Buffer, T: Tables>(
     if defence::drops_packet(tables) {
         return Err(Reason::Defence);
     }
-    if packet.headers.source_port == FTP_DATA {
+    if packet.tuple.source_port == FTP_DATA {
         return Err(Reason::NotStarting);
     }
     let persistent = service.has(ServiceFlags::PERSISTENT);
-    if !persistent
-        && !service.key.is_fwmark()
-        && service.key.port != packet.headers.destination_port
+    if !persistent && !service.key.is_fwmark() && service.key.port != packet.tuple.destination_port
     {
         let ftp = service.key.port == FTP;
         return Err(if ftp { Reason::NotStarting } else { Reason::NoDestination });
     }
     // Its connection is not found again, so a destination is not picked for it twice.
     if !T::CUTS
+        && !quoted
         && service.has(ServiceFlags::ONE_PACKET)
         && !packet.headers.dont_fragment
         && packet.is_longer_than(SHORTEST_MTU)
@@ -86,7 +87,7 @@ pub(crate) fn admit<B: Buffer, T: Tables>(
     packet.room.replaces = packet.room.makes_way != NONE;
     let mut dest_id = NONE;
     if persistent {
-        if service.engine != engine::NONE && !engine::read(packet, tables) {
+        if service.engine != engine::NONE && (quoted || !engine::read(packet, tables)) {
             return Err(Reason::NoEngineData);
         }
         packet.room.template = persistence::find(packet, tables, service);

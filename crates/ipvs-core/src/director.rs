@@ -51,6 +51,8 @@ pub struct Room {
     pub(crate) client: Tuple,
     /// It takes the key of one that is there.
     pub(crate) replaces: bool,
+    /// What is admitted is quoted by the packet, which is an ICMP error.
+    pub(crate) quoted: bool,
     /// The connection that makes way for it, or [`NONE`].
     pub(crate) makes_way: ConnId,
     pub(crate) caller: CallerKey,
@@ -337,6 +339,8 @@ fn decide<B: Buffer, T: Tables>(
 ) -> Outcome {
     let Scratch { headers, tuple, room, .. } = scratch;
     room.mark = arrival.mark;
+    room.quoted = false;
+    room.makes_way = NONE;
     match headers.read(buf) {
         Ok(()) => {}
         Err(ParseError::NotIp) => return Outcome::pass(Reason::NotIp),
@@ -368,7 +372,6 @@ fn decide<B: Buffer, T: Tables>(
     }
     *tuple = Tuple::of(headers);
     let ifindex = arrival.ifindex;
-    room.makes_way = NONE;
     let mut packet = Packet { buf, headers, tuple, room, ifindex, now };
     match live(&mut packet, tables) {
         Some((found, _)) if found.reply => return carry(&mut packet, tables, found),
@@ -395,7 +398,7 @@ fn start<B: Buffer, T: Tables>(packet: &mut Packet<'_, B>, tables: &T) -> Outcom
     match found {
         Ok(found) if T::STAGES_APART => {
             packet.room.admitted = found.word();
-            Outcome::go_on(Stage::Forwarding)
+            Outcome::go_on(if packet.room.quoted { Stage::Icmp } else { Stage::Forwarding })
         }
         Ok(found) => carry(packet, tables, found),
         Err(outcome) => outcome,
@@ -404,9 +407,18 @@ fn start<B: Buffer, T: Tables>(packet: &mut Packet<'_, B>, tables: &T) -> Outcom
 
 /// The connection of a packet that belongs to none, or what becomes of it without.
 #[inline(always)]
-fn connect<B: Buffer, T: Tables>(packet: &mut Packet<'_, B>, tables: &T) -> Result<Found, Outcome> {
+pub(crate) fn connect<B: Buffer, T: Tables>(
+    packet: &mut Packet<'_, B>,
+    tables: &T,
+) -> Result<Found, Outcome> {
     match admit::admit(packet, tables) {
         Ok(id) => Ok(Found { id, reply: false }),
+        // No error is made about an error, and nothing is bypassed for one.
+        Err(reason) if packet.room.quoted => Err(match reason {
+            Reason::NoService if T::STAGES_APART => Outcome::go_on(Stage::Tunnelled),
+            reason if reason.drops() => Outcome::drop(reason),
+            reason => Outcome::pass(reason),
+        }),
         Err(Reason::NoDestination) => match admit::bypass(packet, tables) {
             NONE => Err(reject::no_destination(packet, tables)),
             id => Ok(Found { id, reply: false }),

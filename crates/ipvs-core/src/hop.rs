@@ -81,7 +81,8 @@ const LEAST_V6: u32 = 1280;
 #[repr(C)]
 pub struct PathMtu {
     until: u64,
-    mtu: u32,
+    /// Octets of an IP packet.
+    pub(crate) mtu: u32,
     reserved: u32,
 }
 
@@ -102,7 +103,7 @@ impl PathMtu {
 
     /// The MTU, as long as it is believed.
     #[inline(always)]
-    pub const fn mtu(&self, now: Instant) -> Option<u32> {
+    pub const fn believed(&self, now: Instant) -> Option<u32> {
         if now.nanos() < self.until { Some(self.mtu) } else { None }
     }
 }

@@ -295,7 +295,7 @@ impl<H: Host> Tables for MemoryTables<H> {
         let mut learnt = self.path_mtus.borrow_mut();
         if learnt.len() >= PATHS {
             let now = self.host.now();
-            learnt.retain(|_, path| path.mtu(now).is_some());
+            learnt.retain(|_, path| path.believed(now).is_some());
         }
         if learnt.len() >= PATHS {
             learnt.clear();

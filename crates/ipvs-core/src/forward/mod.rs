@@ -43,7 +43,7 @@ pub(crate) fn find_way_to_dest<T: Tables>(
 fn ask_for_path<T: Tables>(tables: &T, cached: &CachedHop, room: &mut Room, now: Instant) -> bool {
     tables.route(&room.query, &mut room.way);
     room.addr = AddrKey::new(room.query.family, room.query.destination);
-    if let Some(mtu) = tables.path_mtu(&room.addr).and_then(|path| path.mtu(now))
+    if let Some(mtu) = tables.path_mtu(&room.addr).and_then(|path| path.believed(now))
         && mtu < room.way.hop.mtu
     {
         room.way.hop.mtu = mtu;

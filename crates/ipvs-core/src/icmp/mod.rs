@@ -14,9 +14,10 @@ use ipvs_wire::icmp::HEADER_LEN;
 use ipvs_wire::transport::protocol;
 use ipvs_wire::{Buffer, Headers, ethernet};
 
-use crate::conn::{Conn, Found, Tuple};
+use crate::conn::{Conn, ConnFlags, Found, Tuple};
 use crate::dest::{Dest, ForwardingMethod};
 use crate::director::{self, Packet, Scratch};
+use crate::expiry;
 use crate::tables::Tables;
 use crate::time::Instant;
 use crate::verdict::{Outcome, Reason, Stage};
@@ -66,17 +67,27 @@ pub(crate) fn handle<B: Buffer, T: Tables>(
     // The way that an answer to the quoted packet would go.
     if set_answer_tuple(quoted, tuple) {
         let mut packet = Packet { buf, headers, tuple, room, ifindex, now };
-        match director::live(&mut packet, tables) {
-            Some((Found { reply: true, .. }, conn)) => {
-                return relay::to_client(&mut packet, quoted, tables, conn);
+        let found = if packet.room.quoted {
+            Some(Found::from_word(packet.room.admitted))
+        } else {
+            director::live(&mut packet, tables).map(|(found, _)| found)
+        };
+        if let Some(found) = found {
+            return explained(&mut packet, quoted, tables, found);
+        }
+        if is_about_direct(&mut packet, tables) {
+            return Outcome::pass(Reason::DirectReply);
+        }
+        if tables.settings().schedule_icmp != 0 {
+            packet.room.quoted = true;
+            if T::STAGES_APART {
+                return Outcome::go_on(Stage::Admission);
             }
-            Some((Found { reply: false, .. }, conn)) => {
-                return relay::to_dest(&mut packet, quoted, tables, conn);
+            match director::connect(&mut packet, tables) {
+                Ok(found) => return explained(&mut packet, quoted, tables, found),
+                Err(outcome) if outcome != Outcome::pass(Reason::NoService) => return outcome,
+                Err(_) => {}
             }
-            None if is_about_direct(&mut packet, tables) => {
-                return Outcome::pass(Reason::DirectReply);
-            }
-            None => {}
         }
     }
     match quoted.protocol {
@@ -88,6 +99,25 @@ pub(crate) fn handle<B: Buffer, T: Tables>(
         return Outcome::go_on(Stage::Tunnelled);
     }
     tunnelled::handle(buf, tables, scratch, ifindex, now)
+}
+
+/// Leads an error on that is about a packet of this connection.
+#[inline(always)]
+fn explained<B: Buffer, T: Tables>(
+    packet: &mut Packet<'_, B>,
+    quoted: &Headers,
+    tables: &T,
+    found: Found,
+) -> Outcome {
+    let Some(conn) = tables.conn(found.id) else { return Outcome::drop(Reason::TableFull) };
+    if found.reply {
+        return relay::to_client(packet, quoted, tables, conn);
+    }
+    let outcome = relay::to_dest(packet, quoted, tables, conn);
+    if packet.room.quoted && conn.has(ConnFlags::ONE_PACKET) {
+        expiry::finish(tables, found.id, conn);
+    }
+    outcome
 }
 
 /// Whether an ICMP packet, whose headers were read, is an error about a client's

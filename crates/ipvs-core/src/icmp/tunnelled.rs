@@ -129,8 +129,8 @@ fn is_of<B>(dest: &Dest, conn: &Conn, packet: &Packet<'_, B>, outer: Outer) -> b
         && (!carrier.has_port() || dest.spec.tunnel_port == outer.port)
 }
 
-/// Learns the MTU of the path to the destination, for all who go there. Returns the one
-/// that was known before, which clients are told first (recorded), or else the new one.
+/// Learns the MTU of the path to the destination, for all who go there. Returns what the
+/// client is told: at first what was known before, else what is known now (recorded).
 #[inline(always)]
 fn learn<B: Buffer, T: Tables>(
     packet: &mut Packet<'_, B>,
@@ -142,12 +142,14 @@ fn learn<B: Buffer, T: Tables>(
     let dest_id = conn.dest.get();
     forward::find_way_to_dest(packet.room, tables, dest_id, dest, packet.now);
     let known = packet.room.way.mtu();
-    if let Some(learnt) = PathMtu::learnt(dest.key.family(), reported, known, packet.now) {
-        packet.room.addr = AddrKey::new(dest.key.family(), dest.key.addr);
-        tables.learn_mtu(&packet.room.addr, &learnt);
-        if let Some(hop) = tables.dest_hop(dest_id) {
-            hop.clear();
-        }
+    packet.room.addr = AddrKey::new(dest.key.family(), dest.key.addr);
+    let before = tables.path_mtu(&packet.room.addr).and_then(|path| path.believed(packet.now));
+    let Some(learnt) = PathMtu::learnt(dest.key.family(), reported, known, packet.now) else {
+        return known;
+    };
+    tables.learn_mtu(&packet.room.addr, &learnt);
+    if let Some(hop) = tables.dest_hop(dest_id) {
+        hop.clear();
     }
-    if known == u32::MAX { reported } else { known }
+    if before.is_some() || known == u32::MAX { learnt.mtu } else { known }
 }
