@@ -20,6 +20,7 @@ use crate::helper;
 use crate::hop::{self, RouteQuery, Way};
 use crate::icmp;
 use crate::near;
+use crate::options;
 use crate::proto::{self, Direction};
 use crate::sched::Flow;
 use crate::service::ServiceKey;
@@ -370,6 +371,15 @@ fn decide<B: Buffer, T: Tables>(
         }
         return Outcome::pass(Reason::OtherProtocol);
     }
+    if options::are_there(headers) {
+        if T::CUTS {
+            if !options::are_sound(buf, headers) {
+                return Outcome::pass(Reason::OptionsRefused);
+            }
+        } else if fragments::concern(headers, tables, room) {
+            return Outcome::defer(Reason::DeferredOptions);
+        }
+    }
     *tuple = Tuple::of(headers);
     let ifindex = arrival.ifindex;
     let mut packet = Packet { buf, headers, tuple, room, ifindex, now };
@@ -457,12 +467,34 @@ fn stray<B: Buffer, T: Tables>(packet: &mut Packet<'_, B>, tables: &T) -> Outcom
 fn carry<B: Buffer, T: Tables>(packet: &mut Packet<'_, B>, tables: &T, found: Found) -> Outcome {
     let Found { id, reply: is_reply } = found;
     let Some(conn) = tables.conn(id) else { return Outcome::drop(Reason::TableFull) };
+    if T::CUTS
+        && options::are_there(packet.headers)
+        && record(packet, tables, found, conn).is_none()
+    {
+        return Outcome::drop(Reason::Unwritable);
+    }
     let outcome =
         if is_reply { reply(packet, tables, id, conn) } else { request(packet, tables, id, conn) };
     if conn.has(ConnFlags::ONE_PACKET) {
         expiry::finish(tables, id, conn);
     }
     outcome
+}
+
+/// Fills in the IPv4 options: requests come by the virtual address, replies leave by it.
+fn record<B: Buffer, T: Tables>(
+    packet: &mut Packet<'_, B>,
+    tables: &T,
+    found: Found,
+    conn: &Conn,
+) -> Option<()> {
+    let vip = conn.tuple.get().destination;
+    let time = match tables.dest(conn.dest.get()) {
+        Some(dest) if found.reply => dest.tunnel_source,
+        _ => vip,
+    };
+    let record = options::Record { route: vip, time };
+    options::fill(packet.buf, packet.headers, tables, packet.room, record)
 }
 
 /// The connection of the packet, unless its time is over.

@@ -99,6 +99,12 @@ pub trait Tables {
         way.kind == WayKind::Host
     }
 
+    /// Milliseconds since midnight UT (RFC 791), for a plane that
+    /// [cuts](Self::CUTS) and so takes packets with IPv4 options; 0 where none are taken.
+    fn time_of_day(&self) -> u32 {
+        0
+    }
+
     /// The bucket of the [nearer memory](crate::near) for tuples whose hash
     /// begins with `hash`, if there is such a memory.
     fn near(&self, hash: u32) -> Option<&Bucket>;

@@ -197,6 +197,9 @@ reasons! {
     Unresolved = "unresolved",
     /// Passed: tagged, and the next hop is on another interface.
     Tagged = "tagged",
+    /// Passed: IPv4 options that the host refuses: a source route, or what contradicts
+    /// itself.
+    OptionsRefused = "options_refused",
     /// Dropped: the transport header is cut short.
     ShortTransport = "short_transport",
     /// Dropped: a checksum is wrong, of an ICMP error to be translated, or of a
@@ -245,6 +248,8 @@ reasons! {
     CacheFull = "cache_full",
     /// Deferred: a fragment, which waits for the rest of its datagram.
     DeferredFragment = "deferred_fragment",
+    /// Deferred: has IPv4 options, in which route and time may be recorded.
+    DeferredOptions = "deferred_options",
     /// Deferred: longer than the path and allowed to be cut.
     DeferredLong = "deferred_long",
     /// Deferred: for a tunnel with a checksum, which covers what is still to be

@@ -4,6 +4,7 @@
 use std::cell::{Cell, RefCell};
 use std::collections::{HashMap, HashSet};
 use std::convert::Infallible;
+use std::time::{SystemTime, UNIX_EPOCH};
 
 use ipvs_core::addr::{Addr, AddrKey, Family};
 use ipvs_core::conn::{Conn, ConnFlags, ConnId, Found, NONE, Tuple};
@@ -25,6 +26,14 @@ use ipvs_core::verdict::Reason;
 use zerocopy::FromZeros;
 
 use crate::store::{Account, HostMemory, Limits, LoadValues, Owner, Store};
+
+/// Milliseconds since midnight UT.
+pub(crate) fn time_of_day() -> u32 {
+    const DAY: u128 = 24 * 60 * 60 * 1000;
+    // A clock before 1970 knows no time.
+    let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+    u32::try_from(since.as_millis() % DAY).unwrap_or(0)
+}
 
 /// Paths whose MTU is remembered, at most: as many as on the eBPF plane.
 const PATHS: usize = 16384;
@@ -309,6 +318,10 @@ impl<H: Host> Tables for MemoryTables<H> {
 
     fn is_local(&self, query: &RouteQuery, _: &mut Way) -> bool {
         self.host.is_local(query)
+    }
+
+    fn time_of_day(&self) -> u32 {
+        time_of_day()
     }
 
     fn near(&self, hash: u32) -> Option<&Bucket> {

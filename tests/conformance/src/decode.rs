@@ -387,7 +387,7 @@ fn tcp_flags(octets: &[u8]) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::case::{Recorded, folders};
+    use crate::case::{Action, Recorded, folders};
     use std::path::Path;
 
     const SYN: &str = "020000000c01020000000c020800450000281234400040063c5dc6336401c000020a\
@@ -435,7 +435,11 @@ mod tests {
         for folder in folders(&Path::new(env!("CARGO_MANIFEST_DIR")).join("cases")).unwrap() {
             let recorded = Recorded::load(&folder).unwrap();
             let name = &recorded.case.name;
-            if ["tcp-badcsum", "udp-badcsum", "sctp-nat-misc"].contains(&name.as_str()) {
+            let was_given_some = recorded.case.steps.iter().any(|step| match &step.action {
+                Action::Frame(frame) => !decode(&frame.octets).bad_checksums.is_empty(),
+                _ => false,
+            });
+            if was_given_some {
                 continue;
             }
             for expected in recorded.expected.steps.iter().flat_map(|step| &step.frames) {

@@ -114,7 +114,8 @@ struct Ignored {
 ///
 /// Two recordings may agree by chance in what is random, so more than they
 /// mark is left out: the IP identification, and the header checksum over it,
-/// of packets that the director made itself, and the flow label of such.
+/// of packets that the director made itself, and the flow label of such; and of a time
+/// of day the octets that change but once a minute, or in hours.
 fn volatile_places(
     expected: &ExpectedFrame,
     decoded: &Decoded,
@@ -133,6 +134,14 @@ fn volatile_places(
         places.whole.extend(place("ipv4.id").into_iter().flatten());
         places.whole.extend(place("ipv4.checksum").into_iter().flatten());
     }
+    if let Some(options) = place("ipv4.options") {
+        for time in times(&expected.frame.octets, options) {
+            if time.clone().any(|at| places.whole.contains(&at)) {
+                places.whole.extend(time);
+                places.whole.extend(place("ipv4.checksum").into_iter().flatten());
+            }
+        }
+    }
     if (decoded.tunnel || !carried_over("ipv6.version_class_label"))
         && let Some(place) = place("ipv6.version_class_label")
     {
@@ -141,6 +150,26 @@ fn volatile_places(
         places.low_half.extend(place.skip(1).take(1));
     }
     places
+}
+
+/// Where a timestamp option (RFC 791) among those at `options` has times.
+fn times(frame: &[u8], options: Range<usize>) -> Vec<Range<usize>> {
+    let mut at = options.start;
+    while at < options.end {
+        let Some(&[kind, len]) = frame.get(at..at + 2).and_then(<[u8]>::as_array) else { break };
+        match kind {
+            0 => break,
+            1 => at += 1,
+            68 if len >= 4 => {
+                let with_addresses = frame.get(at + 3).is_some_and(|flags| flags & 15 != 0);
+                let (first, step) = if with_addresses { (at + 8, 8) } else { (at + 4, 4) };
+                let end = options.end.min(at + usize::from(len));
+                return (first..end).step_by(step).map(|time| time..time + 4).collect();
+            }
+            _ => at += usize::from(len).max(2),
+        }
+    }
+    Vec::new()
 }
 
 /// One line about a frame.
@@ -177,6 +206,15 @@ mod tests {
 
     fn frame(dev: &str, octets: &str) -> Frame {
         Frame { dev: dev.into(), octets: hex::decode(octets).unwrap() }
+    }
+
+    #[test]
+    fn the_times_of_a_timestamp_option_are_found() {
+        let only = [1, 68, 12, 5, 0, 9, 9, 9, 9, 0, 0, 0, 0, 0, 0, 0];
+        assert_eq!(times(&only, 0..16), [5..9, 9..13]);
+        let addressed = [68, 12, 5, 1, 192, 0, 2, 1, 9, 9, 9, 9];
+        assert_eq!(times(&addressed, 0..12).as_slice(), std::slice::from_ref(&(8..12)));
+        assert!(times(&[7, 4, 4, 0, 0, 68, 8, 5], 0..8).is_empty());
     }
 
     fn expected(frame: Frame) -> ExpectedFrame {

@@ -79,8 +79,14 @@ fn is_error(sent: &Decoded, given: &Decoded) -> bool {
         let source = value(sent, &format!("{family}.source"));
         source.is_some() && source == value(given, &format!("{family}.destination"))
     });
+    // What contradicts itself in a header, a host says to whoever sent it there.
+    let parameter_problem = value(sent, "icmp.type") == Some("12");
     is_quoting
-        && if port_unreachable { given.field("tcp.flags").is_none() } else { !from_destination }
+        && if port_unreachable {
+            given.field("tcp.flags").is_none()
+        } else {
+            parameter_problem || !from_destination
+        }
 }
 
 /// Everything behind the Ethernet header is as it came in, but the hop count.

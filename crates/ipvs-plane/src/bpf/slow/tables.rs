@@ -26,7 +26,7 @@ use zerocopy::{FromBytes, transmute};
 use super::mapped::{self, Mapped};
 use crate::bpf::StartError;
 use crate::bpf::object::Maps;
-use crate::memory::Host as _;
+use crate::memory::{Host as _, time_of_day};
 use crate::packet::host::LinuxHost;
 
 /// Update a map's element only if it is not there (`BPF_NOEXIST`).
@@ -325,6 +325,10 @@ impl Tables for SlowTables {
 
     fn route(&self, query: &RouteQuery, way: &mut Way) {
         *way = self.host.route(query);
+    }
+
+    fn time_of_day(&self) -> u32 {
+        time_of_day()
     }
 
     fn near(&self, hash: u32) -> Option<&Bucket> {
