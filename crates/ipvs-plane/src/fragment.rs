@@ -2,9 +2,9 @@
 //! in (RFC 791, section 3.2; RFC 8200, section 4.5).
 
 use ipvs_wire::checksum::Sum;
-use ipvs_wire::ethernet;
 use ipvs_wire::ipv4::{DONT_FRAGMENT, MORE_FRAGMENTS, OFFSET_MASK};
 use ipvs_wire::ipv6::extension;
+use ipvs_wire::{Buffer as _, ethernet};
 
 use crate::frame::Frame;
 
@@ -20,6 +20,8 @@ const COPIED: u8 = 0x80;
 /// Place of the fixed IPv6 header's next-header field, and of the length.
 const V6_NEXT: usize = 6;
 const V6_LEN: usize = 4;
+/// The least MTU of IPv6 (RFC 8200, section 5).
+const V6_LEAST_MTU: u32 = 1280;
 /// Octets of the fixed IPv6 header.
 const V6_HEADER: usize = 40;
 /// IPv6 extension headers that are followed, at most.
@@ -27,80 +29,105 @@ const MAX_EXTENSIONS: u32 = 8;
 /// Octets of the fragment header (RFC 8200, section 4.5).
 const FRAGMENT_HEADER: usize = 8;
 
-/// The longest IP packet that `frame` may leave in on a way that takes `mtu`
-/// octets: what came in fragments leaves in none that is longer (recorded).
-/// A tunnel's packet is another one.
-pub fn longest(frame: &Frame, mtu: u32) -> u32 {
-    match frame.longest_piece {
-        0 => mtu,
-        _ if frame.outer_len() != 0 => mtu,
-        longest => mtu.min(longest),
-    }
+/// Whether the packet in the frame, whose IP header is at `l3`, leaves in pieces on a way
+/// that takes `mtu` octets: what came in fragments leaves in none that is longer (recorded).
+pub fn must_cut(frame: &Frame, l3: u32, mtu: u32) -> bool {
+    let longest = if frame.longest_piece == 0 { mtu } else { mtu.min(frame.longest_piece) };
+    frame.segment_len == 0 && frame.len() > longest.saturating_add(l3)
 }
 
-/// Cuts the packet in the frame into frames whose packets have at most
-/// `longest` octets. Those of IPv6 get `id` for an identification.
+/// Cuts the packet in the frame into frames for a way that takes `mtu` octets. Those of IPv6
+/// get `id` for an identification.
 ///
 /// `None`: the frame holds no packet that may be cut.
-pub fn cut(frame: &Frame, longest: u32, id: u32) -> Option<Vec<Vec<u8>>> {
+pub fn cut(frame: &Frame, mtu: u32, id: u32) -> Option<Vec<Vec<u8>>> {
     let at = ethernet::parse(frame)?.payload as usize;
     let (ethernet, packet) = frame.octets().split_at_checked(at)?;
     match packet.first()? >> 4 {
-        4 => cut_v4(ethernet, packet, longest, frame.longest_piece != 0),
-        6 => cut_v6(ethernet, packet, longest, id),
+        4 => cut_v4(ethernet, packet, mtu, frame),
+        6 => cut_v6(ethernet, packet, mtu, frame, id),
         _ => None,
     }
 }
 
-/// `again`: it came in fragments, which may say "don't fragment" for the sake of
-/// path MTU discovery.
-fn cut_v4(ethernet: &[u8], packet: &[u8], longest: u32, again: bool) -> Option<Vec<Vec<u8>>> {
+/// How long the pieces of `payload` octets are, `room` at most: as they came in if they fit
+/// still, else as few as can be. `None` if there is no room.
+///
+/// A tunnel puts the headers of the packet in it into the first.
+fn lengths(payload: usize, room: usize, came: &[usize]) -> Option<Vec<usize>> {
+    let mut kept = came.to_vec();
+    let all_but_first = came.get(1..).map(|rest| rest.iter().sum::<usize>());
+    if let (Some(first), Some(rest)) = (kept.first_mut(), all_but_first) {
+        *first = payload.saturating_sub(rest);
+    }
+    let whole_units = kept.split_last().is_some_and(|(_, rest)| rest.iter().all(|it| it % 8 == 0));
+    if whole_units && kept.iter().all(|len| *len <= room) && kept.iter().sum::<usize>() == payload {
+        return Some(kept);
+    }
+    let room = room & !7;
+    if room == 0 {
+        return None;
+    }
+    Some((0..payload).step_by(room).map(|at| room.min(payload - at)).collect())
+}
+
+/// What came in fragments may say "don't fragment" for the sake of path MTU discovery.
+fn cut_v4(ethernet: &[u8], packet: &[u8], mtu: u32, frame: &Frame) -> Option<Vec<Vec<u8>>> {
     let first: &[u8; HEADER] = packet.first_chunk()?;
     let header_len = usize::from(first[0] & 0x0f) * 4;
     let total_len = usize::from(u16::from_be_bytes([first[2], first[3]]));
     let header = packet.get(..header_len)?;
-    let payload = packet.get(header_len..total_len)?;
+    let mut payload = packet.get(header_len..total_len)?;
     let flags = u16::from_be_bytes([first[6], first[7]]);
-    if flags & DONT_FRAGMENT != 0 && !again {
+    if flags & DONT_FRAGMENT != 0 && frame.longest_piece == 0 {
         return None;
     }
-    let room = (longest as usize).checked_sub(header_len)? & !7;
-    if room == 0 {
-        return None;
-    }
+    let longest = if frame.longest_piece == 0 { mtu } else { mtu.min(frame.longest_piece) };
+    let room = (longest as usize).checked_sub(header_len)?;
     let later = later_header(header);
-    let start = flags & OFFSET_MASK;
-    let count = payload.len().div_ceil(room);
-    let mut frames = Vec::with_capacity(count);
-    for (number, piece) in payload.chunks(room).enumerate() {
+    let mut offset = usize::from(flags & OFFSET_MASK);
+    let mut frames = Vec::new();
+    for (number, len) in lengths(payload.len(), room, &frame.pieces)?.into_iter().enumerate() {
+        let (piece, rest) = payload.split_at_checked(len)?;
+        payload = rest;
         let header = if number == 0 { header } else { &later };
-        let offset = u16::try_from(number * room / 8).ok()?;
-        let more = number + 1 < count || flags & MORE_FRAGMENTS != 0;
+        let more = !rest.is_empty() || flags & MORE_FRAGMENTS != 0;
         let more = if more { MORE_FRAGMENTS } else { 0 };
-        let word = (start + offset) | more | flags & DONT_FRAGMENT;
-        frames.push([ethernet, &stamped(header, piece.len(), word)?, piece].concat());
+        let word = u16::try_from(offset).ok()? | more | flags & DONT_FRAGMENT;
+        offset += len / 8;
+        frames.push([ethernet, &stamped(header, len, word)?, piece].concat());
     }
     Some(frames)
 }
 
-fn cut_v6(ethernet: &[u8], packet: &[u8], longest: u32, id: u32) -> Option<Vec<Vec<u8>>> {
+fn cut_v6(
+    ethernet: &[u8],
+    packet: &[u8],
+    mtu: u32,
+    frame: &Frame,
+    id: u32,
+) -> Option<Vec<Vec<u8>>> {
     let &[high, low] = packet.get(V6_LEN..)?.first_chunk()?;
     let packet = packet.get(..V6_HEADER + usize::from(u16::from_be_bytes([high, low])))?;
     let (named_at, at) = unfragmentable(packet)?;
-    let (headers, payload) = packet.split_at_checked(at)?;
+    let (headers, mut payload) = packet.split_at_checked(at)?;
     let mut headers = headers.to_vec();
     let next = std::mem::replace(headers.get_mut(named_at)?, extension::FRAGMENT);
-    let room = (longest as usize).checked_sub(at + FRAGMENT_HEADER)? & !7;
-    if room == 0 {
-        return None;
-    }
-    let count = payload.len().div_ceil(room);
-    let mut frames = Vec::with_capacity(count);
-    for (number, piece) in payload.chunks(room).enumerate() {
-        let len = u16::try_from(at - V6_HEADER + FRAGMENT_HEADER + piece.len()).ok()?;
-        headers.get_mut(V6_LEN..)?.first_chunk_mut().map(|it| *it = len.to_be_bytes())?;
-        let more = u16::from(number + 1 < count);
-        let word = u16::try_from(number * room).ok()? | more;
+    // Every path takes the least MTU, so nobody needs shorter fragments.
+    let longest = match frame.longest_piece {
+        0 => mtu,
+        longest => mtu.min(longest.max(V6_LEAST_MTU)),
+    };
+    let room = (longest as usize).checked_sub(at + FRAGMENT_HEADER)?;
+    let mut offset = 0;
+    let mut frames = Vec::new();
+    for len in lengths(payload.len(), room, &frame.pieces)? {
+        let (piece, rest) = payload.split_at_checked(len)?;
+        payload = rest;
+        let packet_len = u16::try_from(at - V6_HEADER + FRAGMENT_HEADER + len).ok()?;
+        headers.get_mut(V6_LEN..)?.first_chunk_mut().map(|it| *it = packet_len.to_be_bytes())?;
+        let word = u16::try_from(offset).ok()? | u16::from(!rest.is_empty());
+        offset += len;
         let [high, low] = word.to_be_bytes();
         let fragment = [next, 0, high, low];
         frames.push([ethernet, &headers, &fragment, &id.to_be_bytes(), piece].concat());
@@ -143,26 +170,22 @@ fn stamped(header: &[u8], piece_len: usize, flags: u16) -> Option<Vec<u8>> {
     Some(header)
 }
 
-/// The header of all pieces but the first: with those options only that say so.
+/// The header of all pieces but the first: options that are not to be copied are replaced
+/// by fillers (recorded).
 fn later_header(header: &[u8]) -> Vec<u8> {
-    let (fixed, mut options) = header.split_at(HEADER.min(header.len()));
-    let mut later = fixed.to_vec();
-    while let Some((&kind, rest)) = options.split_first() {
-        let len = match (kind, rest.first()) {
+    let mut later = header.to_vec();
+    let mut at = HEADER;
+    while let Some(&kind) = later.get(at) {
+        let len = match (kind, later.get(at + 1)) {
             (END, _) => break,
             (NOP, _) => 1,
             (_, Some(&len)) if len >= 2 => usize::from(len),
             _ => break,
         };
-        let (option, after) = options.split_at(len.min(options.len()));
-        if kind & COPIED != 0 {
-            later.extend_from_slice(option);
+        if kind & COPIED == 0 {
+            later.iter_mut().skip(at).take(len).for_each(|it| *it = NOP);
         }
-        options = after;
-    }
-    later.resize(later.len().next_multiple_of(4), END);
-    if let (Some(first), Ok(words)) = (later.first().copied(), u8::try_from(later.len() / 4)) {
-        later.splice(..1, [first & 0xf0 | words]);
+        at += len;
     }
     later
 }
@@ -224,9 +247,18 @@ mod tests {
         // Record route (not copied), then router alert (copied).
         let options = [7, 7, 4, 0, 0, 0, 0, 148, 4, 0, 0, 0];
         let frames = cut_octets(&frame(&[1; 100], &options), 84).unwrap();
-        assert_eq!(frames[0][14], 0x48);
-        assert_eq!(frames[1][14], 0x46);
-        assert_eq!(frames[1][34..38], [148, 4, 0, 0]);
+        assert_eq!(frames[0][34..46], options);
+        assert_eq!(frames[1][34..46], [1, 1, 1, 1, 1, 1, 1, 148, 4, 0, 0, 0]);
+    }
+
+    #[test]
+    fn pieces_leave_as_they_came_if_they_fit() {
+        assert_eq!(lengths(1600, 800, &[104, 800, 696]).unwrap(), [104, 800, 696]);
+        assert_eq!(lengths(1640, 840, &[800, 800]).unwrap(), [840, 800], "the first grew");
+        assert_eq!(lengths(1600, 792, &[800, 800]).unwrap(), [792, 792, 16]);
+        assert_eq!(lengths(1620, 900, &[800, 800]).unwrap(), [896, 724], "not in whole units");
+        assert_eq!(lengths(1600, 807, &[]).unwrap(), [800, 800]);
+        assert_eq!(lengths(100, 7, &[]), None);
     }
 
     #[test]

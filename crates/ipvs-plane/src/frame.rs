@@ -23,6 +23,8 @@ pub struct Frame {
     /// Octets of the longest IP packet that the datagram came in, if it came in
     /// several; else 0.
     pub longest_piece: u32,
+    /// Octets of each of them, without headers; none if it came whole.
+    pub pieces: Vec<usize>,
     /// Transport payload of one segment if the frame is a train of segments.
     pub segment_len: u32,
 }
@@ -84,6 +86,7 @@ impl Frame {
         self.checksum_pending = false;
         self.segment_len = 0;
         self.longest_piece = 0;
+        self.pieces.clear();
     }
 
     fn range(&self, at: u32, count: u32) -> Option<&[u8]> {
@@ -159,6 +162,7 @@ impl Buffer for Frame {
                 self.outer_len = 0;
                 self.segment_len = 0;
                 self.longest_piece = 0;
+                self.pieces.clear();
                 self.checksum_pending = false;
             }
         }

@@ -242,9 +242,8 @@ impl Headers {
                         self.fragment = Fragment::Later;
                         return Some(());
                     }
-                    if offset & 1 != 0 {
-                        self.fragment = Fragment::First;
-                    }
+                    // Also the only one of its datagram (RFC 6946), which is to lose its header.
+                    self.fragment = Fragment::First;
                 }
                 _ => return Some(()),
             }

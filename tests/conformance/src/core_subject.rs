@@ -190,9 +190,8 @@ fn carry_out(
         Verdict::Drop(_) | Verdict::Defer(_) | Verdict::GoOn(_) => Ok(Handled::default()),
         Verdict::Send { ifindex, mtu } => {
             let dev = tables.host.host.interface_at(ifindex).context("sent to no interface")?;
-            let longest = fragment::longest(&buffer, mtu);
-            let pieces = if buffer.octets().len() > longest as usize + ETHERNET_LEN {
-                fragment::cut(&buffer, longest, 1).unwrap_or_default()
+            let pieces = if fragment::must_cut(&buffer, ETHERNET_LEN, mtu) {
+                fragment::cut(&buffer, mtu, 1).unwrap_or_default()
             } else {
                 vec![buffer.into_octets()]
             };
@@ -208,7 +207,7 @@ fn carry_out(
 }
 
 /// Octets of an Ethernet header.
-const ETHERNET_LEN: usize = 14;
+const ETHERNET_LEN: u32 = 14;
 
 fn instant(since_zero: Duration) -> Instant {
     Instant::from_nanos(u64::try_from(since_zero.as_nanos()).unwrap_or(u64::MAX))

@@ -4,7 +4,7 @@
 use std::hash::{BuildHasher as _, RandomState};
 
 use ipvs_core::time::Instant;
-use ipvs_wire::{Buffer as _, ethernet};
+use ipvs_wire::ethernet;
 
 use super::host::{LinuxHost, NeighbourKey};
 use super::pending::{Pending, Queued};
@@ -60,8 +60,7 @@ impl Leaving {
         outlets: &mut impl Outlets,
     ) {
         let header_len = ethernet::parse(&frame).map_or(0, |it| it.payload);
-        let longest = fragment::longest(&frame, mtu);
-        let long = frame.segment_len == 0 && frame.len() > longest.saturating_add(header_len);
+        let long = fragment::must_cut(&frame, header_len, mtu);
         let whole = frame.segment_len == 0 && !frame.checksum_pending;
         if !long && (whole || frame.outer_len() == 0) {
             outlets.send(frame, ifindex, &mut self.pool);
@@ -74,8 +73,8 @@ impl Leaving {
             self.unfinished += 1;
         }
         for segment in segments.drain(..) {
-            let pieces = if segment.len() > longest.saturating_add(header_len) {
-                fragment::cut(&segment, longest, self.ids.take())
+            let pieces = if fragment::must_cut(&segment, header_len, mtu) {
+                fragment::cut(&segment, mtu, self.ids.take())
             } else {
                 None
             };

@@ -282,6 +282,7 @@ impl Queue {
         }
         let mut whole = Frame::new(octets);
         whole.longest_piece = longest;
+        whole.pieces = pieces().map(|piece| piece.payload.len()).collect();
         Some(whole)
     }
 }
