@@ -3,6 +3,7 @@
 use core::cell::Cell;
 
 use ipvs_wire::Headers;
+use ipvs_wire::transport::protocol;
 use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout};
 
 use crate::addr::{Addr, Family};
@@ -44,6 +45,9 @@ pub struct Tuple {
 
 const _: () = assert!(size_of::<Tuple>() == 40);
 
+/// The port of IKE (RFC 7296, section 2).
+const IKE: u16 = 500;
+
 impl Tuple {
     /// Key of a connection.
     pub const PACKET: u16 = 0;
@@ -67,6 +71,12 @@ impl Tuple {
             family: h.version,
             kind: Self::PACKET,
         }
+    }
+
+    /// The key of the IKE connection that a packet of `IPsec` with these headers follows.
+    #[inline(always)]
+    pub const fn of_ike(h: &Headers) -> Self {
+        Self { source_port: IKE, destination_port: IKE, protocol: protocol::UDP, ..Self::of(h) }
     }
 
     /// The key of a packet in the other direction.

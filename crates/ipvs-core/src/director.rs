@@ -369,7 +369,9 @@ fn decide<B: Buffer, T: Tables>(
             }
             return icmp::handle(buf, tables, scratch, arrival.ifindex, now);
         }
-        return Outcome::pass(Reason::OtherProtocol);
+        if !headers.is_ipsec() {
+            return Outcome::pass(Reason::OtherProtocol);
+        }
     }
     if options::are_there(headers) {
         if T::CUTS {
@@ -380,7 +382,7 @@ fn decide<B: Buffer, T: Tables>(
             return Outcome::defer(Reason::DeferredOptions);
         }
     }
-    *tuple = Tuple::of(headers);
+    *tuple = if headers.is_ipsec() { Tuple::of_ike(headers) } else { Tuple::of(headers) };
     let ifindex = arrival.ifindex;
     let mut packet = Packet { buf, headers, tuple, room, ifindex, now };
     match live(&mut packet, tables) {
@@ -391,6 +393,9 @@ fn decide<B: Buffer, T: Tables>(
             Standing::Over => packet.room.makes_way = found.id,
         },
         None => {}
+    }
+    if packet.headers.is_ipsec() {
+        return Outcome::pass(Reason::OtherProtocol);
     }
     if T::STAGES_APART { Outcome::go_on(Stage::Admission) } else { start(&mut packet, tables) }
 }

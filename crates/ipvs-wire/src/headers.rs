@@ -17,7 +17,7 @@ pub enum Fragment {
     /// A whole datagram.
     #[default]
     No,
-    /// The piece with the transport header.
+    /// The piece with the transport header; in IPv6 it may be the only one.
     First,
     /// A piece without one.
     Later,
@@ -312,6 +312,13 @@ impl Headers {
     #[inline(always)]
     pub const fn is_balanced(&self) -> bool {
         matches!(self.protocol, protocol::TCP | protocol::UDP | protocol::SCTP)
+    }
+
+    /// Whether the packet is one of `IPsec`, which follows the IKE connection (UDP 500)
+    /// between the same addresses. In IPv6 AH is an extension header, and no protocol.
+    #[inline(always)]
+    pub const fn is_ipsec(&self) -> bool {
+        self.protocol == protocol::ESP || (self.protocol == protocol::AH && self.version == 4)
     }
 
     /// Whether the checksum of TCP or UDP is still to be filled in: the field then

@@ -63,7 +63,7 @@ fn translate<B: Buffer>(
     port: u16,
 ) -> Option<()> {
     let h = packet.headers;
-    if !h.has_transport {
+    if !h.has_transport && !h.is_ipsec() {
         return None;
     }
     let (old_addr, old_port, port_at) = match half {
@@ -72,6 +72,9 @@ fn translate<B: Buffer>(
     };
     let new_addr = addr.words();
     set_address(packet.buf, h, half, old_addr, new_addr)?;
+    if !h.has_transport {
+        return Some(());
+    }
     packet.buf.store(port_at, port.to_be_bytes())?;
     match (h.protocol, h.checksum_at()) {
         // A checksum that need not change is left alone, even a wrong one.

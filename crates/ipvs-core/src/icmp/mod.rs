@@ -12,7 +12,7 @@ pub(crate) mod tunnelled;
 
 use ipvs_wire::icmp::HEADER_LEN;
 use ipvs_wire::transport::protocol;
-use ipvs_wire::{Buffer, Headers, ethernet};
+use ipvs_wire::{Buffer, Fragment, Headers, ethernet};
 
 use crate::conn::{Conn, ConnFlags, Found, Tuple};
 use crate::dest::{Dest, ForwardingMethod};
@@ -78,7 +78,7 @@ pub(crate) fn handle<B: Buffer, T: Tables>(
         if is_about_direct(&mut packet, tables) {
             return Outcome::pass(Reason::DirectReply);
         }
-        if tables.settings().schedule_icmp != 0 {
+        if tables.settings().schedule_icmp != 0 && quoted.has_ports {
             packet.room.quoted = true;
             if T::STAGES_APART {
                 return Outcome::go_on(Stage::Admission);
@@ -156,6 +156,10 @@ fn set_answer_tuple(quoted: &Headers, tuple: &mut Tuple) -> bool {
     match quoted.protocol {
         protocol::TCP | protocol::UDP | protocol::SCTP if quoted.has_ports => {
             *tuple = Tuple::of(quoted).reversed();
+            true
+        }
+        _ if quoted.is_ipsec() && quoted.fragment != Fragment::Later => {
+            *tuple = Tuple::of_ike(quoted).reversed();
             true
         }
         _ => false,

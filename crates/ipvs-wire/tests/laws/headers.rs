@@ -197,7 +197,7 @@ struct Reading {
 
 fn theirs(octets: &[u8]) -> Reading {
     let sliced = SlicedPacket::from_ethernet(octets).unwrap();
-    let (mut reading, more, offset, payload) = match sliced.net.as_ref().unwrap() {
+    let (mut reading, named, more, offset, payload) = match sliced.net.as_ref().unwrap() {
         NetSlice::Ipv4(ip) => {
             let header = ip.header();
             let reading = Reading {
@@ -211,7 +211,7 @@ fn theirs(octets: &[u8]) -> Reading {
                 flags: 0,
             };
             let offset = header.fragments_offset().value();
-            (reading, header.more_fragments(), offset, ip.payload().payload)
+            (reading, false, header.more_fragments(), offset, ip.payload().payload)
         }
         NetSlice::Ipv6(ip) => {
             let header = ip.header();
@@ -221,6 +221,7 @@ fn theirs(octets: &[u8]) -> Reading {
                 };
                 Some((fragment.more_fragments(), fragment.fragment_offset().value()))
             });
+            let named = fragment.is_some();
             let (more, offset) = fragment.unwrap_or_default();
             let reading = Reading {
                 source: header.source().to_vec(),
@@ -232,13 +233,13 @@ fn theirs(octets: &[u8]) -> Reading {
                 ports: None,
                 flags: 0,
             };
-            (reading, more, offset, ip.payload().payload)
+            (reading, named, more, offset, ip.payload().payload)
         }
         NetSlice::Arp(_) => unreachable!("no ARP is made here"),
     };
     reading.fragment = match (offset, more) {
-        (0, false) => Fragment::No,
-        (0, true) => Fragment::First,
+        (0, false) if !named => Fragment::No,
+        (0, _) => Fragment::First,
         _ => Fragment::Later,
     };
     if reading.fragment == Fragment::Later {

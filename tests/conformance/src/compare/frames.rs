@@ -114,8 +114,9 @@ struct Ignored {
 ///
 /// Two recordings may agree by chance in what is random, so more than they
 /// mark is left out: the IP identification, and the header checksum over it,
-/// of packets that the director made itself, and the flow label of such; and of a time
-/// of day the octets that change but once a minute, or in hours.
+/// of packets that the director made itself, and the flow label of such; the identification
+/// of IPv6 fragments, which is always new; and of a time of day the octets that change
+/// but once a minute, or in hours.
 fn volatile_places(
     expected: &ExpectedFrame,
     decoded: &Decoded,
@@ -133,6 +134,9 @@ fn volatile_places(
     if decoded.tunnel || !carried_over("ipv4.id") {
         places.whole.extend(place("ipv4.id").into_iter().flatten());
         places.whole.extend(place("ipv4.checksum").into_iter().flatten());
+    }
+    if decoded.tunnel || !carried_over("ipv6.fragment_id") {
+        places.whole.extend(place("ipv6.fragment_id").into_iter().flatten());
     }
     if let Some(options) = place("ipv4.options") {
         for time in times(&expected.frame.octets, options) {

@@ -67,25 +67,28 @@ fn is_answer(sent: &Decoded, given: &Decoded) -> bool {
 }
 
 /// A host refuses UDP with "port unreachable", never TCP; and an error that it
-/// makes as a router bears an address of its own, not the one it was sent to.
+/// makes as a router bears an address of its own, not the one it was sent to. It says
+/// there, too, what contradicts itself, and which protocols it does not know.
 fn is_error(sent: &Decoded, given: &Decoded) -> bool {
-    let is_quoting = sent.fields.iter().any(|field| field.name.starts_with("quoted."));
-    let port_unreachable =
-        [("icmp", "3", "3"), ("icmpv6", "1", "4")].iter().any(|(name, kind, code)| {
+    let is = |codes: [(&str, &str, Option<&str>); 2]| {
+        codes.iter().any(|(name, kind, code)| {
             value(sent, &format!("{name}.type")) == Some(kind)
-                && value(sent, &format!("{name}.code")) == Some(code)
-        });
+                && code.is_none_or(|code| value(sent, &format!("{name}.code")) == Some(code))
+        })
+    };
+    let is_quoting = sent.fields.iter().any(|field| field.name.starts_with("quoted."));
+    let port_unreachable = is([("icmp", "3", Some("3")), ("icmpv6", "1", Some("4"))]);
+    let header_problem = is([("icmp", "12", None), ("icmpv6", "4", None)]);
+    let protocol_unreachable = is([("icmp", "3", Some("2")), ("icmpv6", "4", Some("1"))]);
     let from_destination = ["ipv4", "ipv6"].iter().any(|family| {
         let source = value(sent, &format!("{family}.source"));
         source.is_some() && source == value(given, &format!("{family}.destination"))
     });
-    // What contradicts itself in a header, a host says to whoever sent it there.
-    let parameter_problem = value(sent, "icmp.type") == Some("12");
     is_quoting
         && if port_unreachable {
             given.field("tcp.flags").is_none()
         } else {
-            parameter_problem || !from_destination
+            header_problem || protocol_unreachable || !from_destination
         }
 }
 
