@@ -56,7 +56,7 @@ const UNSAFE: [&str; 6] = [
     "bench/bpf/src/main.rs",
     "bpf/src/",
     "crates/ipvs-lab/src/sys.rs",
-    "crates/ipvs-plane/src/bpf/slow/mapped.rs",
+    "crates/ipvs-plane/src/bpf/mapped.rs",
     "crates/ipvs-plane/src/packet/sys.rs",
     "crates/ipvs-preload/src/hooks.rs",
 ];

@@ -2,6 +2,7 @@
 //! plain values, taken from a data plane at one moment.
 
 use crate::addr::{Addr, Family};
+use crate::command::{Command, CommandError};
 use crate::dest::{DestKey, DestSpec};
 use crate::engine;
 use crate::mark::MarkRule;
@@ -93,7 +94,15 @@ pub struct Timeouts {
 pub trait Control {
     /// Applies `commands` in order, all or none; on refusal returns the
     /// position of the one at fault and why.
-    fn apply(&mut self, commands: &[crate::command::Command]) -> Result<(), Refused>;
+    fn apply(&mut self, commands: &[Command]) -> Result<(), Refused>;
+
+    /// Applies `commands` in order, each whatever became of those before it, and calls
+    /// `each` with what became of it.
+    fn apply_each(&mut self, commands: &[Command], each: &mut dyn FnMut(Result<(), CommandError>)) {
+        for command in commands {
+            each(self.apply(core::slice::from_ref(command)).map_err(|refused| refused.error));
+        }
+    }
 
     /// Calls `each` for every service, in no particular order.
     fn services(&mut self, each: &mut dyn FnMut(ServiceStatus));
@@ -164,5 +173,5 @@ pub struct Refused {
     /// Position in the list, from 0.
     pub position: usize,
     /// Why.
-    pub error: crate::command::CommandError,
+    pub error: CommandError,
 }

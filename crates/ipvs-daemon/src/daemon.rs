@@ -10,7 +10,7 @@ use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::io::Errno;
 
 use crate::director::{Director, Driven};
-use crate::host::Host;
+use crate::host::{Host, News};
 use crate::listener::Listener;
 use crate::peer::{Peer, Stay};
 use crate::rights::Rights;
@@ -31,6 +31,8 @@ pub struct Daemon {
     host: Option<Host>,
     signals: SignalFd,
     next_tick: Instant,
+    /// The plane has put work off.
+    has_more: bool,
     /// Nobody is accepted before this time: the last attempt failed.
     accept_after: Instant,
 }
@@ -56,7 +58,17 @@ impl Daemon {
         listener.publish()?;
         tracing::info!("listening on {}", options.socket.display());
         let (peers, next_tick) = (Vec::new(), now + TICK);
-        Ok(Self { director, listener, rights, peers, host, signals, next_tick, accept_after: now })
+        Ok(Self {
+            director,
+            listener,
+            rights,
+            peers,
+            host,
+            signals,
+            next_tick,
+            has_more: true,
+            accept_after: now,
+        })
     }
 
     /// Answers until SIGTERM or SIGINT.
@@ -93,6 +105,7 @@ impl Daemon {
         fds.extend(self.peers.iter().map(|peer| PollFd::new(peer, peer.interest())));
         let deadline = self.host.as_ref().and_then(Host::deadline);
         let deadline = deadline.map_or(self.next_tick, |news| news.min(self.next_tick));
+        let deadline = if self.has_more { now } else { deadline };
         let left = Timespec::try_from(deadline.saturating_duration_since(now));
         match poll(&mut fds, left.ok().as_ref()) {
             Ok(_) => {}
@@ -151,11 +164,18 @@ impl Daemon {
             if news {
                 host.hear().map_err(DaemonError::Host)?;
             }
-            if host.tells(now) {
-                tracing::debug!("routes, addresses or neighbours changed");
-                self.director.plane().host_changed();
+            if let Some(News { routes, neighbours }) = host.tells(now) {
+                tracing::debug!(routes, neighbours = neighbours.len(), "the host has changed");
+                if routes {
+                    self.director.plane().host_changed();
+                    self.has_more = true;
+                }
+                if !neighbours.is_empty() {
+                    self.director.plane().neighbours_changed(&neighbours);
+                }
             }
         }
+        self.has_more = self.has_more && self.director.plane().go_on();
         if now >= self.next_tick {
             if !self.director.is_running() {
                 return Err(DaemonError::PlaneEnded);

@@ -1,6 +1,6 @@
 //! The plane that this daemon drives, as clients see it.
 
-use ipvs_core::command::Command;
+use ipvs_core::command::{Command, CommandError};
 use ipvs_core::mark::MarkRule;
 use ipvs_core::service::ServiceKey;
 use ipvs_core::snapshot::{ConnStatus, Control, DestStatus, Refused, ServiceStatus, Timeouts};
@@ -75,6 +75,10 @@ impl Director {
 impl Control for Director {
     fn apply(&mut self, commands: &[Command]) -> Result<(), Refused> {
         self.plane().apply(commands)
+    }
+
+    fn apply_each(&mut self, commands: &[Command], each: &mut dyn FnMut(Result<(), CommandError>)) {
+        self.plane().apply_each(commands, each);
     }
 
     fn services(&mut self, each: &mut dyn FnMut(ServiceStatus)) {

@@ -11,12 +11,27 @@ use ipvs_plane::rtnetlink::{Changes, Monitor, Neighbour};
 /// The plane is told at most this often; the news of a storm are told together.
 const PAUSE: Duration = Duration::from_millis(100);
 
+/// What a plane is told.
+#[derive(Debug, Default, PartialEq, Eq)]
+pub(crate) struct News {
+    /// Interfaces, addresses or routes changed.
+    pub(crate) routes: bool,
+    /// Neighbours that changed.
+    pub(crate) neighbours: Vec<Neighbour>,
+}
+
+impl News {
+    fn are_none(&self) -> bool {
+        !self.routes && self.neighbours.is_empty()
+    }
+}
+
 /// What is heard of the host, until the plane has been told.
 #[derive(Debug)]
 pub(crate) struct Host {
     monitor: Monitor,
     macs: Macs,
-    untold: bool,
+    untold: News,
     /// Before this time the plane is not told again.
     quiet_until: Instant,
 }
@@ -25,31 +40,30 @@ impl Host {
     /// Listens in the calling thread's network namespace.
     pub(crate) fn listen(now: Instant) -> io::Result<Self> {
         let monitor = Monitor::open()?;
-        Ok(Self { monitor, macs: Macs::default(), untold: false, quiet_until: now })
+        Ok(Self { monitor, macs: Macs::default(), untold: News::default(), quiet_until: now })
     }
 
     /// Takes the news that are there.
     pub(crate) fn hear(&mut self) -> io::Result<()> {
         let news = self.monitor.drain()?;
+        self.untold.routes |= bears_on_routes(&news);
         // Every neighbour is looked at, so that none is forgotten.
-        let neighbours = news.neighbours.iter().filter(|n| self.macs.differ(n)).count();
-        self.untold |= neighbours > 0 || bears_on_routes(&news);
+        self.untold.neighbours.extend(news.neighbours.iter().filter(|n| self.macs.differ(n)));
         Ok(())
     }
 
-    /// Whether the plane is to be told now; if so, it counts as told.
-    pub(crate) fn tells(&mut self, now: Instant) -> bool {
-        if !self.untold || now < self.quiet_until {
-            return false;
+    /// What the plane is to be told now, if anything; it counts as told.
+    pub(crate) fn tells(&mut self, now: Instant) -> Option<News> {
+        if self.untold.are_none() || now < self.quiet_until {
+            return None;
         }
-        self.untold = false;
         self.quiet_until = now + PAUSE;
-        true
+        Some(std::mem::take(&mut self.untold))
     }
 
     /// When there is something to tell next.
     pub(crate) fn deadline(&self) -> Option<Instant> {
-        self.untold.then_some(self.quiet_until)
+        (!self.untold.are_none()).then_some(self.quiet_until)
     }
 }
 
@@ -87,7 +101,7 @@ mod tests {
 
     fn neighbour(state: NeighbourState, mac: Option<[u8; 6]>) -> Neighbour {
         let addr = Addr::v4([10, 1, 0, 11]);
-        Neighbour { ifindex: 2, family: Family::V4, addr, mac, state }
+        Neighbour { ifindex: 2, family: Family::V4, addr, mac, state, managed: false }
     }
 
     #[test]

@@ -34,6 +34,7 @@ pub mod statistics;
 mod stats;
 pub mod status;
 pub mod sync;
+mod together;
 pub mod views;
 
 pub use client::{Client, ClientError, Info};

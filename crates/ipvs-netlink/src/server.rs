@@ -1,17 +1,17 @@
 //! The server: a request's bytes in, calls of [`Control`], an answer's bytes out.
 
 use ipvs_core::command::{Command, TimeoutEdit};
+use ipvs_core::service::ServiceKey;
 use ipvs_core::snapshot::Control;
 use rustix::io::Errno;
 
 use crate::attr::{Policy, Table, Writer};
 use crate::dest::{self, DestAttrs};
-use crate::message::{
-    Header, Message, Messages, acknowledgement, answer, done, flags, kind, refusal,
-};
+use crate::message::{Header, Message, Messages, answer, done, flags, kind};
 use crate::numbers::{self, MAX_TIMEOUT_SECS, command, info, top};
 use crate::service::{self, ServiceAttrs};
 use crate::sync::{self, DaemonAttrs, SyncState};
+use crate::together::{Additions, Reply};
 use crate::{conn, controller, errno_of, marks, setting, statistics, status};
 
 /// Length at which a dump begins a new datagram, in octets.
@@ -32,7 +32,12 @@ const TOP_POLICY: &[(u16, Policy)] = &[
 ];
 
 /// The top-level attributes of a request.
-type Top<'a> = Table<'a, 7>;
+pub(crate) type Top<'a> = Table<'a, 7>;
+
+/// Reads them.
+pub(crate) fn read_top(attrs: &[u8]) -> Result<Top<'_>, Errno> {
+    Top::parse(attrs, TOP_POLICY).or(Err(Errno::RANGE))
+}
 
 /// What the peer may do.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -69,30 +74,22 @@ pub fn serve_as(
     control: &mut dyn Control,
     reply: &mut dyn FnMut(&[u8]),
 ) {
-    // Acknowledgements of many requests go together, in front of whatever comes next.
-    let mut waiting: Vec<u8> = Vec::new();
+    let mut reply = Reply::new(reply);
+    let mut additions = Additions::default();
     for message in Messages(request) {
-        let mut reply_after = |bytes: &[u8]| {
-            if !waiting.is_empty() {
-                reply(&waiting);
-                waiting.clear();
-            }
-            reply(bytes);
-        };
-        let last = match answer_one(access, &message, control, &mut reply_after) {
-            Ok(Answered::Plain) if message.header.has(flags::ACK) => acknowledgement(&message),
-            Ok(Answered::Plain | Answered::Dump) => continue,
-            Err(errno) => refusal(&message, errno),
-        };
-        if waiting.len() + last.bytes().len() > DUMP_LEN && !waiting.is_empty() {
-            reply(&waiting);
-            waiting.clear();
+        if additions.take(access, &message, control) {
+            continue;
         }
-        waiting.extend_from_slice(last.bytes());
+        additions.make(control, &mut reply);
+        let answered = answer_one(access, &message, control, &mut |bytes| reply.data(bytes));
+        match answered {
+            Ok(Answered::Dump) => {}
+            Ok(Answered::Plain) => reply.end(&message, Ok(())),
+            Err(errno) => reply.end(&message, Err(errno)),
+        }
     }
-    if !waiting.is_empty() {
-        reply(&waiting);
-    }
+    additions.make(control, &mut reply);
+    reply.flush();
 }
 
 /// How a request was answered.
@@ -285,7 +282,7 @@ fn ipvs(
         (command::GET_DAEMON, true) => Ok(dump_daemons(request, control, reply)),
         (command::GET_DEST | command::GET_DAEMON, false) | (_, true) => Err(Errno::OPNOTSUPP),
         (_, false) => {
-            let top = Top::parse(request.attrs, TOP_POLICY).or(Err(Errno::RANGE))?;
+            let top = read_top(request.attrs)?;
             plain(request, &top, control, reply)?;
             Ok(Answered::Plain)
         }
@@ -330,14 +327,21 @@ fn plain(
             Ok(())
         }
         _ => {
-            let command = decode(request.command, top, control)?;
+            let command = decode(request.command, top, &mut |key| {
+                control.service(key).map(|service| service.spec.flags)
+            })?;
             control.apply(&[command]).map_err(|refused| errno_of(refused.error))
         }
     }
 }
 
-/// The edit that a request asks for, its parts checked in the kernel's order.
-fn decode(number: u8, top: &Top<'_>, control: &mut dyn Control) -> Result<Command, Errno> {
+/// The edit that a request asks for, its parts checked in the kernel's order; `present`
+/// says the flags of a service, if there is one.
+pub(crate) fn decode(
+    number: u8,
+    top: &Top<'_>,
+    present: &mut dyn FnMut(&ServiceKey) -> Option<u32>,
+) -> Result<Command, Errno> {
     match number {
         command::FLUSH => return Ok(Command::Flush),
         command::SET_CONFIG => return timeouts(top),
@@ -358,12 +362,12 @@ fn decode(number: u8, top: &Top<'_>, control: &mut dyn Control) -> Result<Comman
     if number == command::NEW_SERVICE {
         return Ok(Command::AddService(key, attrs.change()?.over(0)));
     }
-    let present = control.service(&key);
+    let present = present(&key);
     if number == command::SET_SERVICE {
         // What is missing is noticed before the service is looked up.
         let change = attrs.change()?;
         let present = present.ok_or(Errno::SRCH)?;
-        return Ok(Command::EditService(key, change.over(present.spec.flags)));
+        return Ok(Command::EditService(key, change.over(present)));
     }
     present.ok_or(Errno::SRCH)?;
     if number == command::DEL_SERVICE {

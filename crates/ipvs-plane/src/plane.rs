@@ -4,6 +4,8 @@ use core::time::Duration;
 
 use ipvs_core::snapshot::Control;
 
+use crate::rtnetlink::Neighbour;
+
 /// A data plane that is driven by a daemon.
 pub trait Plane: Control + Send {
     /// One line of words for each interface, and for what else a user should
@@ -13,8 +15,18 @@ pub trait Plane: Control + Send {
     /// To be called about once a second: gives back what edits left behind.
     fn tick(&mut self);
 
-    /// To be called when routes, addresses or neighbours of the host changed.
+    /// To be called when interfaces, addresses or routes of the host changed; what follows
+    /// from it may be left to [`go_on`](Self::go_on).
     fn host_changed(&mut self);
+
+    /// To be called when nothing but these neighbours of the host changed.
+    fn neighbours_changed(&mut self, neighbours: &[Neighbour]);
+
+    /// Does a share of the work that was put off, a few milliseconds long; returns whether
+    /// there is more.
+    fn go_on(&mut self) -> bool {
+        false
+    }
 
     /// Sets the virtual ports of FTP control connections that are helped, from
     /// the next connection on; 0 is none.

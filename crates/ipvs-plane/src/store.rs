@@ -102,7 +102,7 @@ pub struct Account {
 }
 
 /// Whose account.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Owner {
     /// The service at this place.
     Service(u32),

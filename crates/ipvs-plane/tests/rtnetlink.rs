@@ -91,6 +91,10 @@ fn a_neighbour_is_found_out_and_the_monitor_says_so() {
                 assert_eq!((heard.ifindex, heard.family, heard.mac), (ifindex, family, mac));
                 let asked = asker.neighbour(ifindex, family, addr).unwrap().unwrap();
                 assert_eq!((asked.usable(), asked.state), (mac, NeighbourState::Valid));
+                assert_eq!(asked.managed, manage);
+                asker.release_neighbour(ifindex, family, addr).unwrap();
+                let released = asker.neighbour(ifindex, family, addr).unwrap().unwrap();
+                assert_eq!((released.usable(), released.managed), (mac, false));
             }
         }
     });

@@ -5,30 +5,31 @@
 //! * [`attach`] puts them on interfaces.
 //! * [`door`] is a pair of interfaces between the host's stack and the plane.
 //! * `lead` has the host route packets to the door, past its firewall.
+//! * `neighbours` has the kernel keep those resolved that destinations are reached by.
 //! * `slow` is a thread that does what the programs cannot.
 //! * `tracking` keeps connection tracking from taking what is led for something else.
 //! * `route_mtu` tells the programs what MTU routes say.
-//! * `store` reads and writes the maps.
+//! * `store` reads and writes the maps, arrays as mapped memory.
 
 pub mod attach;
 pub mod door;
 mod error;
 mod lead;
+mod mapped;
+mod neighbours;
 pub mod object;
 mod route_mtu;
 mod slow;
 mod store;
 mod tracking;
 
-use std::collections::{HashMap, HashSet};
+use std::collections::HashSet;
 use std::io;
 use std::path::Path;
 use std::time::Duration;
 
-use ipvs_core::addr::{Addr, Family};
-use ipvs_core::command::Command;
+use ipvs_core::command::{Command, CommandError};
 use ipvs_core::dest::{Dest, DestId};
-use ipvs_core::hop::RouteQuery;
 use ipvs_core::mark::MarkRule;
 use ipvs_core::service::ServiceKey;
 use ipvs_core::settings::Settings;
@@ -42,6 +43,7 @@ pub use self::attach::{AttachMode, Attached};
 use self::door::{Door, DoorError};
 pub use self::error::StartError;
 use self::lead::Lead;
+use self::neighbours::Neighbours;
 use self::object::Pins;
 use self::route_mtu::RouteMtus;
 use self::slow::SlowPath;
@@ -49,8 +51,11 @@ use self::store::BpfStore;
 use crate::firewall::{self, Firewall, Way};
 use crate::plane::Plane;
 use crate::registry::Registry;
-use crate::rtnetlink::{FoundRoute, Rtnetlink};
+use crate::rtnetlink::{Neighbour, NeighbourState, Rtnetlink};
 use crate::store::{Limits, Store};
+
+/// Destinations whose way is looked at in one go, after the host's routes have changed.
+const SHARE: usize = 1000;
 
 /// What to run, and where.
 #[derive(Clone, Debug)]
@@ -77,7 +82,9 @@ pub struct BpfPlane {
     attached: Vec<Attached>,
     adopted: bool,
     pins: Pins,
-    managed: HashMap<DestId, (u32, Family, Addr)>,
+    neighbours: Neighbours,
+    /// Destinations have left their services.
+    removed: bool,
     route_mtus: RouteMtus,
     door: Result<Door, DoorError>,
     lead: Lead,
@@ -109,7 +116,7 @@ impl BpfPlane {
         let lead = Lead::new(led.map(|it| it.interface.clone()).collect());
         let lead = lead.map_err(StartError::Netlink)?;
         let route_mtus = RouteMtus::open(&pins).map_err(StartError::map)?;
-        let (managed, firewall) = (HashMap::new(), Firewall::listen());
+        let firewall = Firewall::listen();
         let slow = pins.open().and_then(SlowPath::start);
         if let Err(error) = &slow {
             tracing::warn!(%error, "there is no slow path: fragments are lost");
@@ -119,7 +126,8 @@ impl BpfPlane {
             attached,
             adopted,
             pins,
-            managed,
+            neighbours: Neighbours::new(),
+            removed: false,
             route_mtus,
             door,
             lead,
@@ -203,39 +211,61 @@ impl BpfPlane {
         });
     }
 
-    /// Has the kernel keep the neighbours of all destinations resolved, and
-    /// tunnels their source address.
-    fn follow_dests(&mut self) {
-        let dests: Vec<(DestId, Dest)> =
-            self.registry.listed_dests().map(|(id, dest)| (id, *dest)).collect();
-        let listed: HashSet<DestId> = dests.iter().map(|(id, _)| *id).collect();
-        self.managed.retain(|id, _| listed.contains(id));
-        self.follow(&dests);
+    /// Does what the host has to do for what commands have changed.
+    fn follow_commands<'c>(&mut self, commands: impl Iterator<Item = &'c Command> + Clone) {
+        use Command::{AddService, DeleteDest, DeleteService, Flush};
+        let touched = commands.clone().filter_map(|command| match command {
+            Command::AddDest(service, key, _) | Command::EditDest(service, key, _) => {
+                self.registry.listed_dest(service, key)
+            }
+            _ => None,
+        });
+        let touched: Vec<(DestId, Dest)> = touched.collect();
+        if !touched.is_empty() {
+            self.follow(&touched);
+        }
+        let mut leads = false;
+        for command in commands {
+            leads |= matches!(command, AddService(..) | DeleteService(..) | Flush);
+            self.removed |= matches!(command, DeleteDest(..) | DeleteService(..) | Flush);
+        }
+        if leads {
+            self.lead_packets();
+            self.watch_firewall();
+        }
     }
 
-    /// The same for some destinations.
+    /// Has the kernel keep the neighbours of these destinations resolved.
     fn follow(&mut self, dests: &[(DestId, Dest)]) {
-        let Ok(mut netlink) = Rtnetlink::open() else { return };
+        let Self { registry, neighbours, .. } = self;
+        let store = registry.store_mut();
         for (id, dest) in dests {
-            let family = dest.key.family();
-            let query =
-                RouteQuery { family, destination: dest.key.addr, source: Addr::UNSPECIFIED };
-            let Ok(FoundRoute::Unicast { ifindex, gateway, .. }) = netlink.route(&query) else {
-                continue;
-            };
-            let (family, next) = gateway.unwrap_or((family, dest.key.addr));
-            let neighbour = (ifindex, family, next);
-            if self.managed.get(id) == Some(&neighbour) {
-                continue;
-            }
-            match netlink.manage_neighbour(ifindex, family, next) {
-                Ok(()) => {
-                    self.managed.insert(*id, neighbour);
-                }
-                Err(error) => {
-                    tracing::debug!(%error, dest = ?dest.key, "neighbour is not managed");
-                }
-            }
+            let (family, addr) = (dest.key.family(), dest.key.addr);
+            // The registry has just asked for it, too.
+            let way = store.way(family, addr);
+            neighbours.follow(*id, family, addr, way, store.netlink());
+        }
+        store.forget_ways();
+    }
+
+    /// Lets the neighbours go that no destination needs any more.
+    fn release_neighbours(&mut self) {
+        if std::mem::take(&mut self.removed) {
+            let listed: HashSet<DestId> = self.registry.listed_dests().map(|(id, _)| id).collect();
+            let Self { registry, neighbours, .. } = self;
+            neighbours.retain(|id| listed.contains(&id), registry.store_mut().netlink());
+        }
+    }
+
+    /// Lets no next hop be used that was learnt before.
+    fn forget_hops(&mut self) {
+        let door = self.door.as_ref().map_or(0, |door| door.host);
+        let changed = self.registry.change_settings(|settings| {
+            settings.door = door;
+            settings.route_generation = settings.route_generation.wrapping_add(1);
+        });
+        if let Err(error) = changed {
+            tracing::warn!(%error, "a change of routes is followed within a second, not at once");
         }
     }
 }
@@ -253,25 +283,16 @@ fn open_door() -> Result<Door, DoorError> {
 impl Control for BpfPlane {
     fn apply(&mut self, commands: &[Command]) -> Result<(), Refused> {
         self.registry.apply(commands)?;
-        let touched = commands.iter().filter_map(|command| match command {
-            Command::AddDest(service, key, _) | Command::EditDest(service, key, _) => {
-                self.registry.listed_dest(service, key)
-            }
-            _ => None,
-        });
-        let touched: Vec<(DestId, Dest)> = touched.collect();
-        if !touched.is_empty() {
-            self.follow(&touched);
-        }
-        let leads = commands.iter().any(|command| {
-            use Command::{AddService, DeleteService, Flush};
-            matches!(command, AddService(..) | DeleteService(..) | Flush)
-        });
-        if leads {
-            self.lead_packets();
-            self.watch_firewall();
-        }
+        self.follow_commands(commands.iter());
         Ok(())
+    }
+
+    fn apply_each(&mut self, commands: &[Command], each: &mut dyn FnMut(Result<(), CommandError>)) {
+        let mut outcomes = Vec::with_capacity(commands.len());
+        self.registry.apply_each(commands, &mut |outcome| outcomes.push(outcome));
+        let done = commands.iter().zip(&outcomes).filter(|(_, outcome)| outcome.is_ok());
+        self.follow_commands(done.map(|(command, _)| command));
+        outcomes.into_iter().for_each(each);
     }
 
     fn services(&mut self, each: &mut dyn FnMut(ServiceStatus)) {
@@ -330,6 +351,7 @@ impl Plane for BpfPlane {
         let mut lines = vec![pins];
         lines.extend(self.attached.iter().map(ToString::to_string));
         lines.extend(self.lead.report());
+        lines.extend(self.neighbours.report());
         lines.extend(self.untracked.as_ref().err().map(|error| {
             format!("the host's connection tracking finds packets for services invalid: {error}")
         }));
@@ -349,6 +371,7 @@ impl Plane for BpfPlane {
 
     fn tick(&mut self) {
         self.registry.tick();
+        self.release_neighbours();
         self.watch_firewall();
     }
 
@@ -375,12 +398,27 @@ impl Plane for BpfPlane {
         if let Err(error) = self.registry.refresh_marks() {
             tracing::warn!(%error, "mark rules do not follow a changed interface");
         }
-        self.registry.refresh_sources();
         self.lead_packets();
-        self.follow_dests();
         if let Ok(slow) = &self.slow {
             slow.refresh();
         }
+        self.registry.routes_changed();
+        self.go_on();
+    }
+
+    fn neighbours_changed(&mut self, changed: &[Neighbour]) {
+        self.forget_hops();
+        let Self { registry, neighbours, .. } = self;
+        for neighbour in changed.iter().filter(|it| it.state == NeighbourState::Unknown) {
+            let key = (neighbour.ifindex, neighbour.family, neighbour.addr);
+            neighbours.lost(key, registry.store_mut().netlink());
+        }
+    }
+
+    fn go_on(&mut self) -> bool {
+        let settled = self.registry.settle_some(SHARE);
+        self.follow(&settled);
+        self.registry.is_unsettled()
     }
 
     fn shift_clock(&mut self, by: Duration) {

@@ -1,5 +1,6 @@
 //! The maps, as the control side writes and reads them.
 
+use std::cell::Cell;
 use std::collections::{HashMap as StdHashMap, HashSet};
 use std::path::PathBuf;
 
@@ -10,7 +11,7 @@ use ipvs_core::conn::{Conn, ConnFlags, ConnId};
 use ipvs_core::dest::{Dest, DestId};
 use ipvs_core::engine::{Caller, CallerKey, Data};
 use ipvs_core::errand::Errand;
-use ipvs_core::hop::RouteQuery;
+use ipvs_core::hop::{CachedHop, RouteQuery};
 use ipvs_core::mark::{self, MarkRule};
 use ipvs_core::sched::cache::{Cache, CacheKey, Cached};
 use ipvs_core::sched::table::BLOCK;
@@ -23,6 +24,7 @@ use rustix::time::ClockId;
 use zerocopy::{FromBytes, transmute};
 
 use super::StartError;
+use super::mapped::Mapped;
 use super::object::Maps;
 use crate::registry::adopt::Found;
 use crate::rtnetlink::{FoundRoute, Link, Rtnetlink};
@@ -32,32 +34,40 @@ use crate::store::{Account, HostMemory, Limits, LoadValues, Owner, Store};
 const ERRAND_AT: usize = 14;
 
 type Records<const N: usize> = Array<MapData, [u8; N]>;
+/// Records of so many words, which this process reads and writes as the programs do.
+type Words<const N: usize> = Mapped<[Cell<u64>; N]>;
+const WORD: usize = size_of::<u64>();
 
 /// The maps of one plane.
 pub(super) struct BpfStore {
     settings: Records<{ size_of::<Settings>() }>,
     services: HashMap<MapData, [u8; size_of::<ServiceKey>()], [u8; size_of::<Service>()]>,
-    scheduler: Records<8>,
-    members: Array<MapData, u32>,
+    scheduler: Mapped<Cell<u64>>,
+    members: Mapped<Cell<DestId>>,
     slots: HashMap<MapData, u32, [DestId; BLOCK as usize]>,
     marks: Records<{ size_of::<MarkRule>() }>,
     caches: Records<{ size_of::<Cache>() }>,
     cached: HashMap<MapData, [u8; size_of::<CacheKey>()], [u8; size_of::<Cached>()]>,
-    dests: Records<{ size_of::<Dest>() }>,
-    loads: Records<{ size_of::<LoadValues>() }>,
+    dests: Words<{ size_of::<Dest>() / WORD }>,
+    loads: Words<{ size_of::<LoadValues>() / WORD }>,
     counters: PerCpuArray<MapData, [u8; size_of::<Counters>()]>,
-    slow_counters: Records<{ size_of::<Counters>() }>,
-    hops: Records<24>,
+    slow_counters: Words<{ size_of::<Counters>() / WORD }>,
+    hops: Words<{ size_of::<CachedHop>() / WORD }>,
     addrs: HashMap<MapData, [u8; size_of::<AddrKey>()], u32>,
     callers: HashMap<MapData, [u8; size_of::<CallerKey>()], [u8; size_of::<Caller>()]>,
     engine_data: HashMap<MapData, u32, [u8; size_of::<Data>()]>,
-    conns: Records<{ size_of::<Conn>() }>,
-    used: Array<MapData, u32>,
+    conns: Mapped<Conn>,
+    used: Mapped<Cell<u32>>,
     reasons: PerCpuArray<MapData, u64>,
     slow_reasons: Array<MapData, u64>,
     dest_accounts: Records<{ size_of::<Account>() }>,
     service_accounts: Records<{ size_of::<Account>() }>,
     total_account: Records<{ size_of::<Account>() }>,
+    /// Accounts that were read or written: nobody else writes them.
+    accounts: StdHashMap<Owner, Account>,
+    netlink: Rtnetlink,
+    /// Ways that were asked for, until they are [forgotten](Self::forget_ways).
+    ways: StdHashMap<(Family, Addr), FoundRoute>,
     control: Xdp,
     limits: Limits,
     clock_offset: u64,
@@ -85,27 +95,30 @@ impl BpfStore {
         Ok(Self {
             settings: take.typed("IPVS_SETTINGS")?,
             services: take.wrap("IPVS_SERVICES", services)?,
-            scheduler: take.typed("IPVS_SCHED")?,
-            members: take.typed("IPVS_MEMBERS")?,
+            scheduler: take.array("IPVS_SCHED")?,
+            members: take.array("IPVS_MEMBERS")?,
             slots: take.typed("IPVS_SLOTS")?,
             marks: take.typed("IPVS_MARKS")?,
             caches: take.typed("IPVS_CACHES")?,
             cached: take.typed("IPVS_CACHED")?,
-            dests: take.typed("IPVS_DESTS")?,
-            loads: take.typed("IPVS_LOADS")?,
+            dests: take.array("IPVS_DESTS")?,
+            loads: take.array("IPVS_LOADS")?,
             counters: take.typed("IPVS_COUNTERS")?,
-            slow_counters: take.typed("IPVS_SLOW_COUNTERS")?,
-            hops: take.typed("IPVS_HOPS")?,
+            slow_counters: take.array("IPVS_SLOW_COUNTERS")?,
+            hops: take.array("IPVS_HOPS")?,
             addrs: take.typed("IPVS_ADDRS")?,
             callers: take.typed("IPVS_CALLERS")?,
             engine_data: take.typed("IPVS_ENGINE_DATA")?,
-            conns: take.typed("IPVS_CONNS")?,
-            used: take.typed("IPVS_USED")?,
+            conns: take.array("IPVS_CONNS")?,
+            used: take.array("IPVS_USED")?,
             reasons: take.typed("IPVS_REASONS")?,
             slow_reasons: take.typed("IPVS_SLOW_REASONS")?,
             dest_accounts: take.typed("IPVS_DEST_ACCOUNTS")?,
             service_accounts: take.typed("IPVS_SERVICE_ACCOUNTS")?,
             total_account: take.typed("IPVS_TOTAL_ACCOUNT")?,
+            accounts: StdHashMap::new(),
+            netlink: Rtnetlink::open().map_err(StartError::Netlink)?,
+            ways: StdHashMap::new(),
             control,
             limits,
             clock_offset: 0,
@@ -123,21 +136,22 @@ impl BpfStore {
             let service: Service = transmute!(octets);
             let mut dests = Vec::new();
             for place in service.first..service.first.saturating_add(service.len) {
-                dests.push(self.members.get(&place, 0).map_err(StartError::map)?);
+                dests.extend(self.members.get(place).map(Cell::get));
             }
             services.push((service, dests));
         }
         let cached = self.cached_dests();
+        let listed: HashSet<DestId> = services.iter().flat_map(|(_, list)| list).copied().collect();
         let mut dests: StdHashMap<DestId, Dest> = StdHashMap::new();
         for id in 0..self.limits.dests {
-            let octets = self.dests.get(&id, 0).map_err(StartError::map)?;
-            let dest: Dest = transmute!(octets);
+            let Some(words) = load(&self.dests, id) else { break };
+            let dest: Dest = transmute!(words);
             // A place that was never used has no family, and so have all after it.
             if dest.key.family == 0 {
                 break;
             }
-            let listed = services.iter().any(|(_, list)| list.contains(&id));
-            if listed || self.load_values(id).is_referenced() || cached.contains(&id) {
+            if listed.contains(&id) || self.load_values(id).is_referenced() || cached.contains(&id)
+            {
                 dests.insert(id, dest);
             }
         }
@@ -157,6 +171,34 @@ impl BpfStore {
             callers.insert(key, caller);
         }
         Ok(Found { settings, services, dests, addrs, mark_rules, callers })
+    }
+
+    /// The way that the host would send a packet to `addr`; nothing if it does not say.
+    pub(super) fn way(&mut self, family: Family, addr: Addr) -> Option<FoundRoute> {
+        if let Some(way) = self.ways.get(&(family, addr)) {
+            return Some(*way);
+        }
+        let query = RouteQuery { family, destination: addr, source: Addr::UNSPECIFIED };
+        match self.netlink.route(&query) {
+            Ok(way) => {
+                self.ways.insert((family, addr), way);
+                Some(way)
+            }
+            Err(error) => {
+                tracing::warn!(%error, ?query, "the host did not say the way");
+                None
+            }
+        }
+    }
+
+    /// Has the host asked for every way anew.
+    pub(super) fn forget_ways(&mut self) {
+        self.ways.clear();
+    }
+
+    /// What asks the host.
+    pub(super) fn netlink(&mut self) -> &mut Rtnetlink {
+        &mut self.netlink
     }
 
     /// Packets by reason.
@@ -215,6 +257,12 @@ impl Taker<'_> {
         T::try_from(map).map_err(|error| self.other_version(name, &error))
     }
 
+    fn array<T: FromBytes>(&mut self, name: &'static str) -> Result<Mapped<T>, StartError> {
+        let map = self.map(name)?;
+        let entries = entries(&map)?;
+        Mapped::new(&map.fd(), entries).map_err(|error| self.other_version(name, &error))
+    }
+
     fn typed<T>(&mut self, name: &str) -> Result<T, StartError>
     where
         T: TryFrom<aya::maps::Map, Error = MapError>,
@@ -222,6 +270,24 @@ impl Taker<'_> {
         let data = self.map(name)?;
         self.wrap(name, data)
     }
+}
+
+/// The record at this place.
+fn load<const N: usize>(records: &Words<N>, place: u32) -> Option<[u64; N]> {
+    records.get(place).map(|record| record.each_ref().map(Cell::get))
+}
+
+/// Writes a record, word by word, as an update of the map does.
+fn store<const N: usize>(records: &Words<N>, place: u32, words: [u64; N]) -> Result<(), MapError> {
+    let cells = records.get(place).ok_or_else(|| out_of_bounds(place))?;
+    for (cell, word) in cells.iter().zip(words) {
+        cell.set(word);
+    }
+    Ok(())
+}
+
+const fn out_of_bounds(index: u32) -> MapError {
+    MapError::OutOfBounds { index, max_entries: index }
 }
 
 fn entries(map: &MapData) -> Result<u32, StartError> {
@@ -276,7 +342,8 @@ impl Store for BpfStore {
     }
 
     fn put_member(&mut self, place: u32, dest: DestId) -> Result<(), MapError> {
-        self.members.set(place, dest, 0)
+        self.members.get(place).ok_or_else(|| out_of_bounds(place))?.set(dest);
+        Ok(())
     }
 
     fn open_cache(&mut self, cache: u32, scheduler: SchedulerKind) -> Result<(), MapError> {
@@ -329,8 +396,7 @@ impl Store for BpfStore {
     }
 
     fn put_dest(&mut self, id: DestId, dest: &Dest) -> Result<(), MapError> {
-        let octets: [u8; size_of::<Dest>()] = transmute!(*dest);
-        self.dests.set(id, octets, 0)
+        store(&self.dests, id, transmute!(*dest))
     }
 
     fn put_addr_use(&mut self, key: &AddrKey, uses: u32) -> Result<(), MapError> {
@@ -345,11 +411,11 @@ impl Store for BpfStore {
     }
 
     fn load_values(&mut self, id: DestId) -> LoadValues {
-        self.loads.get(&id, 0).map_or_else(|_| LoadValues::default(), |octets| transmute!(octets))
+        load(&self.loads, id).map_or_else(LoadValues::default, |words| transmute!(words))
     }
 
     fn reset_load(&mut self, id: DestId) -> Result<(), MapError> {
-        self.loads.set(id, [0; size_of::<LoadValues>()], 0)
+        store(&self.loads, id, [0; _])
     }
 
     fn set_overloaded(&mut self, dest: DestId, overloaded: bool) -> Result<(), MapError> {
@@ -368,7 +434,7 @@ impl Store for BpfStore {
         let Ok(values) = self.counters.get(&id, 0) else { return Vec::new() };
         let mut values: Vec<Counters> = values.iter().map(|octets| transmute!(*octets)).collect();
         // The slow path belongs to no CPU: it is the first one's.
-        if let (Some(first), Ok(slow)) = (values.first_mut(), self.slow_counters.get(&id, 0)) {
+        if let (Some(first), Some(slow)) = (values.first_mut(), load(&self.slow_counters, id)) {
             let slow: Counters = transmute!(slow);
             *first = first.plus(slow);
         }
@@ -376,33 +442,42 @@ impl Store for BpfStore {
     }
 
     fn reset_counters(&mut self, id: DestId) -> Result<(), MapError> {
-        let cpus = self.counters.get(&id, 0)?.len();
-        let zeros = vec![[0; size_of::<Counters>()]; cpus];
-        let zeros = aya::maps::PerCpuValues::try_from(zeros).map_err(MapError::IoError)?;
-        self.counters.set(id, zeros, 0)?;
-        self.slow_counters.set(id, [0; size_of::<Counters>()], 0)?;
+        const ZERO: [u8; size_of::<Counters>()] = [0; _];
+        let counted = self.counters.get(&id, 0)?;
+        // As a rule the place is new.
+        if counted.iter().any(|counted| *counted != ZERO) {
+            let zeros = aya::maps::PerCpuValues::try_from(vec![ZERO; counted.len()]);
+            self.counters.set(id, zeros.map_err(MapError::IoError)?, 0)?;
+        }
+        store(&self.slow_counters, id, [0; _])?;
         self.forget_hop(id)
     }
 
     fn forget_hop(&mut self, id: DestId) -> Result<(), MapError> {
-        self.hops.set(id, [0; 24], 0)
+        store(&self.hops, id, [0; _])
     }
 
     fn scheduler_memory(&mut self, service: u32) -> u64 {
-        self.scheduler.get(&service, 0).map_or(0, u64::from_ne_bytes)
+        self.scheduler.get(service).map_or(0, Cell::get)
     }
 
     fn put_scheduler_memory(&mut self, service: u32, word: u64) -> Result<(), MapError> {
-        self.scheduler.set(service, word.to_ne_bytes(), 0)
+        self.scheduler.get(service).ok_or_else(|| out_of_bounds(service))?.set(word);
+        Ok(())
     }
 
     fn account(&mut self, owner: Owner) -> Account {
+        if let Some(account) = self.accounts.get(&owner) {
+            return *account;
+        }
         let octets = match owner {
             Owner::Service(id) => self.service_accounts.get(&id, 0),
             Owner::Dest(id) => self.dest_accounts.get(&id, 0),
             Owner::Total => self.total_account.get(&0, 0),
         };
-        octets.map_or_else(|_| Account::default(), |octets| transmute!(octets))
+        let account = octets.map_or_else(|_| Account::default(), |octets| transmute!(octets));
+        self.accounts.insert(owner, account);
+        account
     }
 
     fn put_account(&mut self, owner: Owner, account: &Account) -> Result<(), MapError> {
@@ -411,7 +486,9 @@ impl Store for BpfStore {
             Owner::Service(id) => self.service_accounts.set(id, octets, 0),
             Owner::Dest(id) => self.dest_accounts.set(id, octets, 0),
             Owner::Total => self.total_account.set(0, octets, 0),
-        }
+        }?;
+        self.accounts.insert(owner, *account);
+        Ok(())
     }
 
     fn put_caller(&mut self, key: &CallerKey, caller: Option<&Caller>) -> Result<(), MapError> {
@@ -431,13 +508,10 @@ impl Store for BpfStore {
     }
 
     fn each_conn(&mut self, each: &mut dyn FnMut(ConnId, &Conn)) {
-        let used = self.used.get(&0, 0).unwrap_or(0).min(self.limits.conns);
+        let used = self.used.get(0).map_or(0, Cell::get).min(self.limits.conns);
         for id in 0..used {
-            let Ok(octets) = self.conns.get(&id, 0) else { continue };
-            if let Ok(conn) = Conn::read_from_bytes(&octets)
-                && conn.has(ConnFlags::HASHED)
-            {
-                each(id, &conn);
+            if let Some(conn) = self.conns.get(id).filter(|conn| conn.has(ConnFlags::HASHED)) {
+                each(id, conn);
             }
         }
     }
@@ -452,10 +526,9 @@ impl Store for BpfStore {
     }
 
     fn source_towards(&mut self, family: Family, addr: Addr) -> Option<Addr> {
-        let query = RouteQuery { family, destination: addr, source: Addr::UNSPECIFIED };
-        match Rtnetlink::open().and_then(|mut netlink| netlink.route(&query)) {
-            Ok(FoundRoute::Group) => None,
-            Ok(FoundRoute::Unicast { source: Some(source), .. }) => Some(source),
+        match self.way(family, addr) {
+            Some(FoundRoute::Group) => None,
+            Some(FoundRoute::Unicast { source: Some(source), .. }) => Some(source),
             _ => Some(Addr::UNSPECIFIED),
         }
     }

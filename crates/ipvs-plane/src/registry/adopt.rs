@@ -1,15 +1,17 @@
 //! Taking over tables that an earlier daemon filled.
 
-use std::collections::{HashMap, HashSet};
+use std::collections::{HashMap, HashSet, VecDeque};
 
 use ipvs_core::addr::AddrKey;
-use ipvs_core::dest::{Dest, DestId};
+use ipvs_core::dest::{Dest, DestId, DestKey};
 use ipvs_core::engine::{Caller, CallerKey};
 use ipvs_core::mark::MarkRule;
 use ipvs_core::service::{Service, ServiceKey};
 use ipvs_core::settings::Settings;
+use ipvs_core::time::Instant;
 
 use super::addrs::Addrs;
+use super::apply::counted;
 use super::estimates::Estimates;
 use super::ids::{Ids, Runs};
 use super::marks::Marks;
@@ -54,17 +56,17 @@ impl<S: Store> Registry<S> {
         runs.adopt(&used);
         let now = store.now();
         let mut trash = Trash::default();
+        let mut gone: HashMap<u32, Vec<(DestId, DestKey)>> = HashMap::new();
+        for (id, dest) in found.dests.iter().filter(|(_, dest)| !dest.is_available()) {
+            gone.entry(dest.service).or_default().push((*id, dest.key));
+        }
         let mut services = HashMap::new();
         let mut serial = 0;
         for (service, dests) in found.services {
             serial += 1;
             let run = Run { first: service.first, len: service.len };
-            let gone = found
-                .dests
-                .iter()
-                .filter(|(_, dest)| dest.service == service.id && !dest.is_available());
-            for (id, dest) in gone {
-                trash.put(*id, dest.key, service.key, serial, now);
+            for (id, key) in gone.get(&service.id).into_iter().flatten() {
+                trash.put(*id, *key, service.key, serial, now);
             }
             services.insert(
                 service.key,
@@ -90,7 +92,8 @@ impl<S: Store> Registry<S> {
         let mut registry = Self {
             store,
             estimates: Estimates::from(now),
-            settings: found.settings,
+            // An edit may have been cut short between a service and the count of them.
+            settings: counted(&found.settings, services.keys()),
             services,
             dests: found.dests,
             trash,
@@ -105,6 +108,8 @@ impl<S: Store> Registry<S> {
             marks: Marks::adopt(rules, found.settings.mark_rules),
             caches: Ids::new(limits.caches()),
             serial,
+            unsettled: VecDeque::new(),
+            swept: Instant::default(),
         };
         registry.adopt_owned();
         registry.begin_estimates();

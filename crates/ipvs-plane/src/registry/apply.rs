@@ -10,27 +10,17 @@ use ipvs_core::dest::{Dest, DestId, DestKey, DestSpec};
 use ipvs_core::engine::{Caller, CallerKey};
 use ipvs_core::mark::MarkRule;
 use ipvs_core::proto::tcp;
-use ipvs_core::sched::{self, table};
-use ipvs_core::service::{SchedulerKind, ServiceKey, ServiceSpec};
+use ipvs_core::sched::table;
+use ipvs_core::service::{ServiceKey, ServiceSpec};
 use ipvs_core::settings::Settings;
 use ipvs_core::snapshot::Refused;
 use ipvs_core::sync::SyncDaemon;
 
 use super::own::{Own, Owned};
 use super::trash::Trashed;
+use super::words::MemoryEdit;
 use super::{Entry, Registry, Run, check, marks, sync};
 use crate::store::{Account, Owner, Store};
-
-/// What an edit does to the memory of a service's scheduler.
-#[derive(Clone, Copy, Debug)]
-pub(super) enum MemoryEdit {
-    /// It is bound anew.
-    Reset,
-    /// A destination was added or edited.
-    Changed,
-    /// The destination at this place, from the oldest, left a list of this length.
-    Removed(u32, u32),
-}
 
 /// Edits that are checked, but not yet in the tables.
 #[derive(Debug)]
@@ -71,7 +61,20 @@ enum Reset {
 impl<S: Store> Registry<S> {
     /// Applies `commands` in order, all or none.
     pub fn apply(&mut self, commands: &[Command]) -> Result<(), Refused> {
-        let mut draft = Draft {
+        let mut draft = self.draft();
+        for (position, command) in commands.iter().enumerate() {
+            if let Err(error) = self.stage(&mut draft, command) {
+                self.abandon(draft);
+                return Err(Refused { position, error });
+            }
+        }
+        let position = commands.len().saturating_sub(1);
+        self.commit(draft).map_err(|error| Refused { position, error })
+    }
+
+    /// A draft of nothing yet.
+    pub(super) fn draft(&self) -> Draft {
+        Draft {
             services: HashMap::new(),
             dests: HashMap::new(),
             last_weights: HashMap::new(),
@@ -85,15 +88,7 @@ impl<S: Store> Registry<S> {
             taken_services: Vec::new(),
             taken_dests: Vec::new(),
             taken_back: Vec::new(),
-        };
-        for (position, command) in commands.iter().enumerate() {
-            if let Err(error) = self.stage(&mut draft, command) {
-                self.abandon(draft);
-                return Err(Refused { position, error });
-            }
         }
-        let position = commands.len().saturating_sub(1);
-        self.commit(draft).map_err(|error| Refused { position, error })
     }
 
     fn abandon(&mut self, draft: Draft) {
@@ -104,7 +99,11 @@ impl<S: Store> Registry<S> {
         draft.taken_back.into_iter().for_each(|trashed| self.trash.untake(trashed));
     }
 
-    fn stage(&mut self, draft: &mut Draft, command: &Command) -> Result<(), CommandError> {
+    pub(super) fn stage(
+        &mut self,
+        draft: &mut Draft,
+        command: &Command,
+    ) -> Result<(), CommandError> {
         match command {
             Command::AddService(key, spec) => self.add_service(draft, key, spec),
             Command::EditService(key, spec) => self.edit_service(draft, key, spec),
@@ -183,8 +182,8 @@ impl<S: Store> Registry<S> {
             own: Own::Nothing,
             dests: Vec::new(),
         };
+        draft.memory.push((*key, MemoryEdit::Reset(self.levels(draft, &entry))));
         draft.services.insert(*key, Some(entry));
-        draft.memory.push((*key, MemoryEdit::Reset));
         Ok(())
     }
 
@@ -200,9 +199,9 @@ impl<S: Store> Registry<S> {
             if entry.dests.len() > table::max_dests(kind) as usize {
                 return Err(CommandError::Invalid);
             }
-            draft.memory.push((*key, MemoryEdit::Reset));
+            entry.kind = kind;
+            draft.memory.push((*key, MemoryEdit::Reset(self.levels(draft, &entry))));
         }
-        entry.kind = kind;
         entry.spec = *spec;
         draft.services.insert(*key, Some(entry));
         Ok(())
@@ -267,8 +266,8 @@ impl<S: Store> Registry<S> {
         draft.dests.insert(id, dest);
         draft.last_weights.insert(id, spec.weight.unsigned_abs());
         entry.dests.push(id);
+        draft.has_changed(service, self.levels(draft, &entry));
         draft.services.insert(*service, Some(entry));
-        draft.memory.push((*service, MemoryEdit::Changed));
         Ok(())
     }
 
@@ -307,8 +306,8 @@ impl<S: Store> Registry<S> {
         if spec.weight != 0 {
             draft.last_weights.insert(id, spec.weight.unsigned_abs());
         }
+        draft.has_changed(service, self.levels(draft, &entry));
         draft.services.insert(*service, Some(entry));
-        draft.memory.push((*service, MemoryEdit::Changed));
         Ok(())
     }
 
@@ -323,15 +322,16 @@ impl<S: Store> Registry<S> {
         let len = entry.dests.len();
         let id = entry.dests.remove(position);
         draft.deleted.push((id, *service, entry.serial));
+        let levels = self.levels(draft, &entry);
         #[expect(clippy::cast_possible_truncation, reason = "a list is shorter than 2^32")]
-        draft.memory.push((*service, MemoryEdit::Removed(position as u32, len as u32)));
+        draft.memory.push((*service, MemoryEdit::Removed(position as u32, len as u32, levels)));
         draft.services.insert(*service, Some(entry));
         Ok(())
     }
 
     /// Writes the draft: first what no packet looks at yet, then the services,
     /// which make it visible one by one, then what became unused.
-    fn commit(&mut self, mut draft: Draft) -> Result<(), CommandError> {
+    pub(super) fn commit(&mut self, mut draft: Draft) -> Result<(), CommandError> {
         let runs = match self.take_runs(&mut draft) {
             Ok(runs) => runs,
             Err(error) => {
@@ -454,9 +454,12 @@ impl<S: Store> Registry<S> {
         let callers = self.callers_after(draft);
         self.add_callers(&callers)?;
         // Old and new services together, until the change is made.
-        let keys = self.services.keys().chain(draft.services.keys());
-        let stay = self.services_stay(draft);
-        let mut settings = if stay { draft.settings } else { counted(&draft.settings, keys) };
+        let mut settings = draft.settings;
+        for (key, touched) in &draft.services {
+            if touched.is_some() && !self.services.contains_key(key) {
+                count_service(&mut settings, key, 1);
+            }
+        }
         settings.callers = count(&self.callers);
         self.store.put_settings(&settings)?;
         for (key, touched) in &draft.services {
@@ -465,34 +468,21 @@ impl<S: Store> Registry<S> {
                 None => self.store.remove_service(key)?,
             }
         }
-        for (key, edit) in &draft.memory {
-            if let Some(Some(entry)) = draft.services.get(key) {
-                self.write_memory(entry, *edit)?;
-            }
-        }
+        self.write_words(draft)?;
         self.remove_callers(&callers)?;
         self.retire_dests(draft)?;
         for zero in &draft.zero {
             self.write_zero(*zero, draft)?;
         }
-        self.write_service_count(draft)
-    }
-
-    fn write_service_count(&mut self, draft: &Draft) -> Result<(), S::Error> {
-        let added = draft.services.iter().filter(|(_, t)| t.is_some()).map(|(key, _)| key);
-        let kept = self.services.keys().filter(|key| !draft.services.contains_key(*key));
-        let all = added.chain(kept);
-        let stay = self.services_stay(draft);
-        let mut settings = if stay { draft.settings } else { counted(&draft.settings, all) };
+        let together = settings;
+        for (key, touched) in &draft.services {
+            if touched.is_none() && self.services.contains_key(key) {
+                count_service(&mut settings, key, -1);
+            }
+        }
         settings.callers = count(&self.callers);
         self.settings = settings;
-        self.store.put_settings(&settings)
-    }
-
-    /// Whether no service comes or goes, so that they need not be counted again.
-    fn services_stay(&self, draft: &Draft) -> bool {
-        let mut touched = draft.services.iter();
-        touched.all(|(key, touched)| touched.is_some() && self.services.contains_key(key))
+        if settings == together { Ok(()) } else { self.store.put_settings(&settings) }
     }
 
     fn write_reset(&mut self, id: DestId, reset: Reset, draft: &Draft) -> Result<(), S::Error> {
@@ -516,7 +506,8 @@ impl<S: Store> Registry<S> {
         }
         self.estimates.forget_dest(id);
         self.store.reset_counters(id)?;
-        self.store.put_account(Owner::Dest(id), &Account::default())
+        let last_weight = draft.last_weights.get(&id).copied().unwrap_or(0);
+        self.store.put_account(Owner::Dest(id), &Account { last_weight, ..Account::default() })
     }
 
     /// The overload mark by the new thresholds and the present load.
@@ -531,24 +522,6 @@ impl<S: Store> Registry<S> {
             return Ok(());
         };
         self.store.set_overloaded(id, overloaded)
-    }
-
-    fn write_memory(&mut self, entry: &Entry, edit: MemoryEdit) -> Result<(), S::Error> {
-        let word = match edit {
-            MemoryEdit::Reset => 0,
-            MemoryEdit::Changed | MemoryEdit::Removed(..) => self.store.scheduler_memory(entry.id),
-        };
-        let record = entry.record(&self.dests);
-        let word = match (entry.kind, edit) {
-            (SchedulerKind::WeightedRoundRobin, _) => {
-                sched::wrr_recomputed(word, record.weight_gcd, record.weight_top)
-            }
-            (SchedulerKind::RoundRobin, MemoryEdit::Removed(place, len)) => {
-                sched::memory::after_removal(word, place, len)
-            }
-            _ => word,
-        };
-        self.store.put_scheduler_memory(entry.id, word)
     }
 
     /// Marks deleted destinations, moves what they counted into their
@@ -613,23 +586,25 @@ fn count(callers: &HashMap<CallerKey, Caller>) -> u32 {
 }
 
 /// The settings with the number of services of each kind.
-fn counted<'a>(settings: &Settings, keys: impl Iterator<Item = &'a ServiceKey>) -> Settings {
-    let mut counted = Settings {
-        services_v4: 0,
-        services_v6: 0,
-        all_port_services: 0,
-        ftp_services: 0,
-        ..*settings
-    };
-    for key in keys {
-        match key.family() {
-            Family::V4 => counted.services_v4 += 1,
-            Family::V6 => counted.services_v6 += 1,
-        }
-        counted.all_port_services += u32::from(key.port == 0 && !key.is_fwmark());
-        counted.ftp_services += u32::from(key.port == 21);
-    }
+pub(super) fn counted<'a>(
+    settings: &Settings,
+    keys: impl Iterator<Item = &'a ServiceKey>,
+) -> Settings {
+    let none = Settings { services_v4: 0, services_v6: 0, all_port_services: 0, ..*settings };
+    let mut counted = Settings { ftp_services: 0, ..none };
+    keys.for_each(|key| count_service(&mut counted, key, 1));
     counted
+}
+
+/// Counts a service that comes, or one that goes with `by` -1.
+fn count_service(settings: &mut Settings, key: &ServiceKey, by: i32) {
+    let count = |count: &mut u32, is_one: bool| {
+        *count = count.saturating_add_signed(if is_one { by } else { 0 });
+    };
+    count(&mut settings.services_v4, key.family() == Family::V4);
+    count(&mut settings.services_v6, key.family() == Family::V6);
+    count(&mut settings.all_port_services, key.port == 0 && !key.is_fwmark());
+    count(&mut settings.ftp_services, key.port == 21);
 }
 
 fn set_timeouts(settings: &mut Settings, edit: &TimeoutEdit) -> Result<(), CommandError> {

@@ -3,6 +3,8 @@
 //! A packet may still work with a record that an edit has just replaced, so a
 //! place that falls free waits in limbo until the next `reclaim`.
 
+use std::collections::HashSet;
+
 use super::Run;
 
 /// Places for single records.
@@ -57,6 +59,7 @@ impl Ids {
     /// Takes exactly the places in `used`, of tables that were found filled.
     pub(super) fn adopt(&mut self, used: &[u32]) {
         self.fresh = used.iter().max().map_or(0, |max| max + 1);
+        let used: HashSet<u32> = used.iter().copied().collect();
         self.free = (0..self.fresh).filter(|id| !used.contains(id)).collect();
     }
 }

@@ -13,21 +13,24 @@ mod estimates;
 mod ids;
 mod marks;
 mod own;
+mod sources;
 mod status;
 pub mod sync;
 #[cfg(test)]
 mod tests;
+mod together;
 mod trash;
+mod words;
 
-use std::collections::HashMap;
+use std::collections::{HashMap, VecDeque};
 
-use ipvs_core::addr::Addr;
 use ipvs_core::defence;
 use ipvs_core::dest::{Dest, DestId, DestKey};
 use ipvs_core::engine::{self, Caller, CallerKey};
 use ipvs_core::service::{SchedulerKind, Service, ServiceKey, ServiceSpec};
 use ipvs_core::settings::Settings;
 use ipvs_core::sync::SyncDaemon;
+use ipvs_core::time::{Instant, Millis};
 
 use crate::store::Store;
 use addrs::Addrs;
@@ -36,6 +39,9 @@ use ids::{Ids, Runs};
 use marks::Marks;
 use own::Own;
 use trash::Trash;
+
+/// For how long a sweep is good enough for listings.
+const LISTING: Millis = Millis(50);
 
 /// The places of a service's destinations in the member lists.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -117,6 +123,10 @@ pub struct Registry<S> {
     /// Caches of lblc and lblcr.
     caches: Ids,
     serial: u64,
+    /// Destinations whose way may be another one by now.
+    unsettled: VecDeque<DestId>,
+    /// When what was due was last ended for a listing.
+    swept: Instant,
 }
 
 impl<S: Store> Registry<S> {
@@ -141,6 +151,8 @@ impl<S: Store> Registry<S> {
             sync: Vec::new(),
             caches: Ids::new(limits.caches()),
             serial: 0,
+            unsettled: VecDeque::new(),
+            swept: Instant::default(),
         };
         // One in 32 pages, as on a kernel.
         let messages = registry.store.memory().total / 32;
@@ -212,21 +224,13 @@ impl<S: Store> Registry<S> {
         dests.find(|(_, dest)| dest.key == *key)
     }
 
-    /// Asks the host again for its address towards each destination, after its
-    /// routes changed.
-    pub fn refresh_sources(&mut self) {
-        let ids: Vec<DestId> = self.services.values().flat_map(|e| &e.dests).copied().collect();
-        for id in ids {
-            let Some(dest) = self.dests.get_mut(&id) else { continue };
-            let source = self.store.source_towards(dest.key.family(), dest.key.addr);
-            let source = source.unwrap_or(Addr::UNSPECIFIED);
-            if source == dest.tunnel_source {
-                continue;
-            }
-            dest.tunnel_source = source;
-            if let Err(error) = self.store.put_dest(id, dest) {
-                tracing::error!(%error, dest = ?dest.key, "its tunnel keeps the old source address");
-            }
+    /// Ends what is due, so that a listing does not show it: once for the many questions
+    /// that a listing is made of.
+    fn sweep_for_listing(&mut self) {
+        let now = self.store.now();
+        if now >= self.swept.after(LISTING) {
+            self.store.sweep();
+            self.swept = now;
         }
     }
 

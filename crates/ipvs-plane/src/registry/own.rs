@@ -186,8 +186,10 @@ impl<S: Store> Registry<S> {
     ) -> Result<(), S::Error> {
         for (id, weight) in weights {
             let mut account = self.store.account(Owner::Dest(*id));
-            account.last_weight = *weight;
-            self.store.put_account(Owner::Dest(*id), &account)?;
+            if account.last_weight != *weight {
+                account.last_weight = *weight;
+                self.store.put_account(Owner::Dest(*id), &account)?;
+            }
         }
         Ok(())
     }
@@ -217,9 +219,10 @@ impl<S: Store> Registry<S> {
     pub(super) fn adopt_owned(&mut self) {
         let used: Vec<Run> = self.services.values().map(|entry| entry.own.run()).collect();
         self.blocks.adopt(&used);
-        let in_use =
-            |block: &u32| used.iter().any(|run| (run.first..run.first + run.len).contains(block));
-        let unused = self.store.blocks().into_iter().filter(|block| !in_use(block)).collect();
+        let used: HashSet<u32> =
+            used.iter().flat_map(|run| run.first..run.first + run.len).collect();
+        let unused =
+            self.store.blocks().into_iter().filter(|block| !used.contains(block)).collect();
         self.remove_blocks(unused);
         let kept = |entry: &Entry| match entry.own {
             Own::Cache(place) => Some(place),

@@ -1,6 +1,6 @@
 //! What the registry shows: services, destinations and connections.
 
-use ipvs_core::command::Command;
+use ipvs_core::command::{Command, CommandError};
 use ipvs_core::conn::{Conn, ConnFlags};
 use ipvs_core::defence;
 use ipvs_core::dest::{Dest, DestId};
@@ -47,6 +47,10 @@ impl<S: Store> Control for Registry<S> {
         Self::apply(self, commands)
     }
 
+    fn apply_each(&mut self, commands: &[Command], each: &mut dyn FnMut(Result<(), CommandError>)) {
+        Self::apply_each(self, commands, each);
+    }
+
     fn services(&mut self, each: &mut dyn FnMut(ServiceStatus)) {
         let entries: Vec<Entry> = self.services.values().cloned().collect();
         for entry in entries {
@@ -61,7 +65,7 @@ impl<S: Store> Control for Registry<S> {
 
     fn dests(&mut self, key: &ServiceKey, each: &mut dyn FnMut(DestStatus)) -> bool {
         let Some(entry) = self.services.get(key).cloned() else { return false };
-        self.store.sweep();
+        self.sweep_for_listing();
         for id in entry.dests.iter().rev() {
             if let Some(status) = self.dest_status(*id) {
                 each(status);

@@ -22,7 +22,7 @@ use crate::store::{Limits, Store as _};
 
 /// A host that knows the time, and perhaps one interface.
 #[derive(Debug, Default)]
-struct Clock(Cell<Instant>, Cell<Option<u32>>);
+pub(super) struct Clock(Cell<Instant>, Cell<Option<u32>>);
 
 impl Host for Clock {
     fn route(&self, _query: &RouteQuery) -> Way {
@@ -46,20 +46,24 @@ impl Host for Clock {
     }
 }
 
-type Tested = Registry<MemoryTables<Clock>>;
+pub(super) type Tested = Registry<MemoryTables<Clock>>;
 
 const LIMITS: Limits =
     Limits { services: 2, dests: 4, members: 16, blocks: 40, cached: 8, conns: 4 };
 
-fn registry() -> Tested {
-    Registry::new(MemoryTables::new(Clock::default(), LIMITS).unwrap()).unwrap()
+pub(super) fn registry() -> Tested {
+    registry_of(LIMITS)
 }
 
-fn service(port: u16) -> ServiceKey {
+pub(super) fn registry_of(limits: Limits) -> Tested {
+    Registry::new(MemoryTables::new(Clock::default(), limits).unwrap()).unwrap()
+}
+
+pub(super) fn service(port: u16) -> ServiceKey {
     ServiceKey::address(Family::V4, 6, Addr::v4([192, 0, 2, 10]), port)
 }
 
-fn add_service(port: u16) -> Command {
+pub(super) fn add_service(port: u16) -> Command {
     let spec = ServiceSpec {
         scheduler: Name::from("rr"),
         engine: Name::default(),
@@ -70,11 +74,11 @@ fn add_service(port: u16) -> Command {
     Command::AddService(service(port), spec)
 }
 
-fn dest(number: u8) -> DestKey {
+pub(super) fn dest(number: u8) -> DestKey {
     DestKey::new(Family::V4, Addr::v4([10, 1, 0, number]), 80)
 }
 
-fn add_dest(port: u16, number: u8) -> Command {
+pub(super) fn add_dest(port: u16, number: u8) -> Command {
     let spec = DestSpec {
         weight: 1,
         upper: 0,

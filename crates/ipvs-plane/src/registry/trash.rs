@@ -1,6 +1,9 @@
 //! Deleted destinations: kept while connections point at them, and taken back
 //! with their counts when the same destination is added again.
 
+use std::collections::HashMap;
+use std::collections::hash_map::Entry;
+
 use ipvs_core::dest::{DestId, DestKey};
 use ipvs_core::service::ServiceKey;
 use ipvs_core::time::{Instant, Millis};
@@ -25,7 +28,9 @@ pub(super) struct Trashed {
 /// The deleted destinations of all services.
 #[derive(Debug, Default)]
 pub(super) struct Trash {
-    entries: Vec<Trashed>,
+    /// By the keys of service and destination, since an addition looks whether its own is
+    /// there; of several with the same keys the last one comes back first.
+    entries: HashMap<(ServiceKey, DestKey), Vec<Trashed>>,
     next_look: Option<Instant>,
 }
 
@@ -41,18 +46,22 @@ impl Trash {
         if self.entries.is_empty() {
             self.next_look = Some(now.after(PERIOD));
         }
-        self.entries.push(Trashed { id, key, service, serial, idle_since: None });
+        self.untake(Trashed { id, key, service, serial, idle_since: None });
     }
 
     /// Takes back the destination of this key of a service with this key.
     pub(super) fn take(&mut self, service: &ServiceKey, key: &DestKey) -> Option<Trashed> {
-        let place = self.entries.iter().rposition(|e| e.service == *service && e.key == *key)?;
-        Some(self.entries.remove(place))
+        let Entry::Occupied(mut entry) = self.entries.entry((*service, *key)) else { return None };
+        let trashed = entry.get_mut().pop();
+        if entry.get().is_empty() {
+            entry.remove();
+        }
+        trashed
     }
 
     /// Puts back what [`take`](Self::take) returned.
     pub(super) fn untake(&mut self, trashed: Trashed) {
-        self.entries.push(trashed);
+        self.entries.entry((trashed.service, trashed.key)).or_default().push(trashed);
     }
 
     /// Removes and returns what nobody points at any more.
@@ -63,7 +72,7 @@ impl Trash {
         }
         let mut freed = Vec::new();
         let mut cached = None;
-        self.entries.retain_mut(|entry| {
+        let mut keeps = |entry: &mut Trashed| {
             if store.load_values(entry.id).is_referenced()
                 // What lblc and lblcr remember is looked up once, and only if it matters.
                 || cached.get_or_insert_with(|| store.cached_dests()).contains(&entry.id)
@@ -77,7 +86,13 @@ impl Trash {
                 freed.push(entry.id);
             }
             keep
+        };
+        self.entries.retain(|_, entries| {
+            entries.retain_mut(&mut keeps);
+            !entries.is_empty()
         });
+        // Places are used again in an order that does not hang on a hash.
+        freed.sort_unstable();
         freed
     }
 }

@@ -40,6 +40,8 @@ pub struct Neighbour {
     pub mac: Option<Mac>,
     /// How good that is.
     pub state: NeighbourState,
+    /// Whether the kernel keeps it known ([`Rtnetlink::manage_neighbour`]).
+    pub managed: bool,
 }
 
 impl Neighbour {
@@ -57,7 +59,7 @@ impl Neighbour {
     }
 
     pub(super) fn of(message: &NeighbourMessage) -> Option<Self> {
-        let (mut address, mut mac) = (None, None);
+        let (mut address, mut mac, mut managed) = (None, None, false);
         for attribute in &message.attributes {
             match attribute {
                 NeighbourAttribute::Destination(NeighbourAddress::Inet(ip)) => {
@@ -68,6 +70,9 @@ impl Neighbour {
                 }
                 NeighbourAttribute::LinkLayerAddress(octets) => {
                     mac = octets.as_slice().try_into().ok();
+                }
+                NeighbourAttribute::ExtFlags(flags) => {
+                    managed = flags.contains(NeighbourExtFlags::Managed);
                 }
                 _ => {}
             }
@@ -81,7 +86,7 @@ impl Neighbour {
             State::Incomplete => NeighbourState::Incomplete,
             _ => NeighbourState::Unknown,
         };
-        Some(Self { ifindex: message.header.ifindex, family, addr, mac, state })
+        Some(Self { ifindex: message.header.ifindex, family, addr, mac, state, managed })
     }
 }
 
@@ -127,6 +132,24 @@ impl Rtnetlink {
         message.header.flags = NeighbourFlags::Use;
         message.attributes.push(NeighbourAttribute::ExtFlags(NeighbourExtFlags::Managed));
         self.change(RouteNetlinkMessage::NewNeighbour(message), NLM_F_CREATE)
+    }
+
+    /// Has the kernel treat a neighbour that was kept known as any other. Needs
+    /// `CAP_NET_ADMIN`.
+    pub fn release_neighbour(
+        &mut self,
+        ifindex: u32,
+        family: Family,
+        addr: Addr,
+    ) -> io::Result<()> {
+        if !self.neighbour(ifindex, family, addr)?.is_some_and(|it| it.managed) {
+            return Ok(());
+        }
+        let mut message = question(ifindex, family, addr);
+        // Its state stays as it is; only the flag goes.
+        message.header.flags = NeighbourFlags::Use;
+        message.attributes.push(NeighbourAttribute::ExtFlags(NeighbourExtFlags::empty()));
+        self.change(RouteNetlinkMessage::NewNeighbour(message), 0)
     }
 }
 

@@ -39,6 +39,7 @@ use rustix::event::{EventfdFlags, eventfd};
 
 use crate::firewall::{self, Firewall, Way};
 use crate::plane::Plane;
+use crate::rtnetlink::Neighbour;
 use crate::store::{Limits, Store as _};
 use worker::{Request, Worker};
 
@@ -276,6 +277,10 @@ impl Plane for UserPlane {
         self.ask(Worker::refresh);
     }
 
+    fn neighbours_changed(&mut self, _: &[Neighbour]) {
+        self.host_changed();
+    }
+
     fn shift_clock(&mut self, by: Duration) {
         self.ask(move |worker| worker.shift_clock(by));
     }
@@ -314,6 +319,13 @@ impl Control for UserPlane {
         let commands = commands.to_vec();
         self.ask(move |worker| worker.apply(&commands))
             .unwrap_or(Err(Refused { position: 0, error: CommandError::Plane }))
+    }
+
+    fn apply_each(&mut self, commands: &[Command], each: &mut dyn FnMut(Result<(), CommandError>)) {
+        let asked = commands.to_vec();
+        let outcomes = self.ask(move |worker| worker.apply_each(&asked)).unwrap_or_default();
+        let gone = std::iter::repeat(Err(CommandError::Plane));
+        outcomes.into_iter().chain(gone).take(commands.len()).for_each(each);
     }
 
     fn services(&mut self, each: &mut dyn FnMut(ServiceStatus)) {

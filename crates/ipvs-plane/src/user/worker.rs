@@ -9,7 +9,7 @@ use std::sync::mpsc::{Receiver, TryRecvError};
 use std::time::Duration;
 
 use ipvs_core::addr::{Addr, Family};
-use ipvs_core::command::Command;
+use ipvs_core::command::{Command, CommandError};
 use ipvs_core::conn::Tuple;
 use ipvs_core::director::{self, Arrival, Scratch};
 use ipvs_core::sched::cache;
@@ -172,15 +172,27 @@ impl Worker {
     /// Applies commands; virtual addresses that are new are announced.
     pub(super) fn apply(&mut self, commands: &[Command]) -> Result<(), Refused> {
         self.registry.apply(commands)?;
+        self.follow(commands.iter());
+        Ok(())
+    }
+
+    /// Applies commands, each whatever became of those before it.
+    pub(super) fn apply_each(&mut self, commands: &[Command]) -> Vec<Result<(), CommandError>> {
+        let mut outcomes = Vec::with_capacity(commands.len());
+        self.registry.apply_each(commands, &mut |outcome| outcomes.push(outcome));
+        let done = commands.iter().zip(&outcomes).filter(|(_, outcome)| outcome.is_ok());
+        self.follow(done.map(|(command, _)| command));
+        outcomes
+    }
+
+    /// Announces the virtual addresses that commands have made.
+    fn follow<'c>(&mut self, commands: impl Iterator<Item = &'c Command>) {
         let mut news = false;
         for command in commands {
             match command {
                 // An edit among many services must not look at all of them.
                 Command::AddService(key, _) => news |= self.answers && self.vips.add(key),
-                Command::DeleteService(_) | Command::Flush => {
-                    self.take_vips();
-                    return Ok(());
-                }
+                Command::DeleteService(_) | Command::Flush => return self.take_vips(),
                 _ => {}
             }
         }
@@ -188,7 +200,6 @@ impl Worker {
             self.join_groups();
             self.announce();
         }
-        Ok(())
     }
 
     /// Takes over the services' addresses.

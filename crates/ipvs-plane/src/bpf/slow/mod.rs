@@ -5,7 +5,6 @@
 //! here; what is longer than its way is cut. What comes out is sent by packet
 //! sockets, or handed to the host by its [door](super::door).
 
-mod mapped;
 mod tables;
 mod worker;
 

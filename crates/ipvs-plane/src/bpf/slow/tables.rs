@@ -23,8 +23,8 @@ use ipvs_core::verdict::Reason;
 use rustix::time::ClockId;
 use zerocopy::{FromBytes, transmute};
 
-use super::mapped::{self, Mapped};
 use crate::bpf::StartError;
+use crate::bpf::mapped::{self, Mapped};
 use crate::bpf::object::Maps;
 use crate::memory::{Host as _, time_of_day};
 use crate::packet::host::LinuxHost;

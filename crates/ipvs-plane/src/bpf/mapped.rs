@@ -18,7 +18,7 @@ use zerocopy::FromBytes;
 /// several CPUs that work on the same records, words are read and written
 /// whole, and whatever else must not be torn is changed by [`add`] and
 /// [`replace`].
-pub(super) struct Mapped<T> {
+pub(in crate::bpf) struct Mapped<T> {
     start: NonNull<u8>,
     count: u32,
     len: usize,
@@ -33,7 +33,7 @@ impl<T: FromBytes> Mapped<T> {
     const STRIDE: usize = size_of::<T>().next_multiple_of(8);
 
     /// Maps an array of `count` records, made to be mapped.
-    pub(super) fn new(map: &impl AsFd, count: u32) -> io::Result<Self> {
+    pub(in crate::bpf) fn new(map: &impl AsFd, count: u32) -> io::Result<Self> {
         let len = Self::STRIDE * count as usize;
         let access = libc::PROT_READ | libc::PROT_WRITE;
         let fd = map.as_fd().as_raw_fd();
@@ -47,7 +47,7 @@ impl<T: FromBytes> Mapped<T> {
     }
 
     /// The record at this place.
-    pub(super) fn get(&self, place: u32) -> Option<&T> {
+    pub(in crate::bpf) fn get(&self, place: u32) -> Option<&T> {
         if place >= self.count {
             return None;
         }
@@ -68,7 +68,7 @@ impl<T> Drop for Mapped<T> {
 }
 
 /// Adds to a cell that others change too; returns the value after it.
-pub(super) fn add(cell: &Cell<u32>, delta: u32) -> u32 {
+pub(in crate::bpf) fn add(cell: &Cell<u32>, delta: u32) -> u32 {
     // SAFETY: the cell is an aligned word that lives during the call, and all who change it
     // at the same time do so by one instruction.
     let shared = unsafe { AtomicU32::from_ptr(cell.as_ptr()) };
@@ -76,14 +76,14 @@ pub(super) fn add(cell: &Cell<u32>, delta: u32) -> u32 {
 }
 
 /// Replaces `old` by `new` if the cell still holds `old`.
-pub(super) fn replace(cell: &Cell<u32>, old: u32, new: u32) -> bool {
+pub(in crate::bpf) fn replace(cell: &Cell<u32>, old: u32, new: u32) -> bool {
     // SAFETY: as above.
     let shared = unsafe { AtomicU32::from_ptr(cell.as_ptr()) };
     shared.compare_exchange(old, new, Ordering::SeqCst, Ordering::SeqCst).is_ok()
 }
 
 /// The same for 64 bits.
-pub(super) fn replace64(cell: &Cell<u64>, old: u64, new: u64) -> bool {
+pub(in crate::bpf) fn replace64(cell: &Cell<u64>, old: u64, new: u64) -> bool {
     // SAFETY: as above.
     let shared = unsafe { AtomicU64::from_ptr(cell.as_ptr()) };
     shared.compare_exchange(old, new, Ordering::SeqCst, Ordering::SeqCst).is_ok()
