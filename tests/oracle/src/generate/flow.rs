@@ -66,6 +66,8 @@ const SCTP: [(End, u8); 10] = [
 ];
 /// Chunk types that a packet out of turn may begin with.
 const CHUNKS: [u8; 14] = [0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 14, 192];
+/// The port of tunnels in UDP.
+const GUE: u16 = 6080;
 /// Flags that a segment out of turn may have.
 const ODD: [u8; 14] = [
     0,
@@ -111,7 +113,12 @@ impl Flow {
         if begins && self.used && !scene.reuses {
             return Ok(());
         }
-        let Some(frame) = self.frame(&mut scene.rng, end, body) else { return Ok(()) };
+        let ttl = if scene.tired > 0 && scene.rng.chance(scene.tired) {
+            scene.rng.pick([0, 1, 2, 3])
+        } else {
+            64
+        };
+        let Some(frame) = self.frame(&mut scene.rng, end, ttl, body) else { return Ok(()) };
         let out = scene.send(frame)?;
         self.look(&out);
         if begins && self.used {
@@ -125,7 +132,7 @@ impl Flow {
     fn look(&mut self, out: &[Frame]) {
         for frame in out.iter().filter(|frame| frame.dev == "s0") {
             let Some((_, from, to)) = ends(&frame.octets) else { continue };
-            if to.ip() != self.service.ip() {
+            if to.ip() != self.service.ip() && to.port() != GUE {
                 self.seen = Some((from, to));
             }
         }
@@ -155,7 +162,7 @@ impl Flow {
     }
 
     /// The packet of one end; `None` if it is a server's that knows of nothing.
-    fn frame(&self, rng: &mut Rng, end: End, body: Body) -> Option<Frame> {
+    fn frame(&self, rng: &mut Rng, end: End, ttl: u8, body: Body) -> Option<Frame> {
         let id = u16::try_from(rng.below(1 << 16)).unwrap_or(1);
         let tos = rng.pick([0, 0, 0, 0x10, 0xb8]);
         let (from, to) = match end {
@@ -165,7 +172,7 @@ impl Flow {
                 (to, from)
             }
         };
-        let packet = Packet { from, to, ttl: 64, id, whole: rng.chance(50), tos, body };
+        let packet = Packet { from, to, ttl, id, whole: rng.chance(50), tos, body };
         Some(if end == Client { packet.client_frame() } else { packet.server_frame() })
     }
 }

@@ -26,6 +26,8 @@ pub(crate) struct Scene {
     pub(crate) ports: u16,
     /// Whether what begins a connection may come where there is one.
     pub(crate) reuses: bool,
+    /// Packets with few hops left, of a hundred.
+    pub(crate) tired: usize,
     /// Whether time goes by.
     pub(crate) timed: bool,
     subject: CoreSubject,
@@ -40,6 +42,7 @@ impl Scene {
         Ok(Self {
             rng,
             reuses: false,
+            tired: 0,
             timed,
             services: Vec::new(),
             gone: Vec::new(),

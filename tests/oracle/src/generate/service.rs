@@ -35,6 +35,8 @@ pub(crate) enum Method {
     Dr,
     /// An IP-in-IP tunnel.
     Tunnel,
+    /// Another tunnel, or one between addresses of either family: its options.
+    Mixed(&'static str),
 }
 
 impl Method {
@@ -44,6 +46,7 @@ impl Method {
             Self::Nat => "-m",
             Self::Dr => "-g",
             Self::Tunnel => "-i",
+            Self::Mixed(options) => options,
         }
     }
 

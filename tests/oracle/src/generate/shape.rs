@@ -48,6 +48,10 @@ pub(crate) struct Shape {
     pub(crate) kinds: &'static [Edit],
     /// Listings among packets.
     pub(crate) listings: usize,
+    /// Packets with few hops left.
+    pub(crate) tired: usize,
+    /// What the servers' link may take, in octets.
+    pub(crate) mtus: &'static [usize],
     /// Number of clients.
     pub(crate) clients: usize,
     /// Least and greatest number of packets.
@@ -93,6 +97,8 @@ impl Shape {
         edits: 0,
         kinds: &[],
         listings: 1,
+        tired: 0,
+        mtus: &[1500],
         clients: 20,
         packets: (60, 400),
     };
@@ -100,6 +106,12 @@ impl Shape {
     /// Makes a scenario.
     pub(crate) fn play(&self, scene: &mut Scene) -> Result<(), Trouble> {
         scene.reuses = self.reuses;
+        scene.tired = self.tired;
+        if let Some(mtu) = scene.rng.one_of(self.mtus)
+            && *mtu != 1500
+        {
+            scene.setup(format!("ip link set s0 mtu {mtu}"))?;
+        }
         for (name, values) in self.settings {
             if let Some(value) = scene.rng.one_of(values) {
                 scene.setup(format!("sysctl -w net.ipv4.vs.{name}={value}"))?;
@@ -201,6 +213,7 @@ impl Shape {
 
     fn server(&self, rng: &mut Rng, v6: bool, port: u16) -> Server {
         let method = rng.one_of(self.methods).copied().unwrap_or(Method::Nat);
+        let v6 = v6 ^ (matches!(method, Method::Mixed(_)) && rng.chance(40));
         let ip = server_address(v6, rng.below(16));
         let port = if method.maps_ports() && port != 0 { rng.pick([port, 8080, 81]) } else { port };
         Server { address: SocketAddr::new(ip, port), method, limits: self.limits(rng) }

@@ -16,6 +16,14 @@ pub(crate) struct Topic {
 
 const EVERY: &[Protocol] = &[Protocol::Tcp, Protocol::Udp, Protocol::Sctp];
 const EVERY_WAY: &[Method] = &[Method::Nat, Method::Nat, Method::Dr, Method::Tunnel];
+const TUNNELS: &[Method] = &[
+    Method::Mixed("-i"),
+    Method::Mixed("-i --tun-type gue --tun-port 6080 --tun-nocsum"),
+    Method::Mixed("-i --tun-type gue --tun-port 6080 --tun-csum"),
+    Method::Mixed("-i --tun-type gue --tun-port 6080 --tun-remcsum"),
+    Method::Mixed("-i --tun-type gre --tun-nocsum"),
+    Method::Mixed("-i --tun-type gre --tun-csum"),
+];
 
 /// All topics.
 pub(crate) const TOPICS: &[Topic] = &[
@@ -189,5 +197,22 @@ pub(crate) const TOPICS: &[Topic] = &[
             methods: EVERY_WAY,
             ..Shape::PLAIN
         },
+    },
+    Topic {
+        name: "tunnels",
+        about: "tunnels of every kind, between addresses of either family, and short links",
+        shape: Shape {
+            protocols: EVERY,
+            methods: TUNNELS,
+            settings: &[("pmtu_disc", &["0", "1"])],
+            mtus: &[1500, 1500, 1400, 1280],
+            odd: 30,
+            ..Shape::PLAIN
+        },
+    },
+    Topic {
+        name: "ttl",
+        about: "packets with few hops left",
+        shape: Shape { protocols: EVERY, methods: EVERY_WAY, tired: 40, ..Shape::PLAIN },
     },
 ];
