@@ -72,6 +72,9 @@ pub(crate) fn run_task(options: &Options) -> Result<()> {
                 "3",
                 "--plane",
                 "core",
+                "--only",
+                "tcp,schedulers,udp,sctp,reuse,persistence,thresholds,edits,ops,sloppy,hashes,\
+                 rate-of-drops,secure",
             ]),
         );
         // In the profile that users run, by the command that they type.

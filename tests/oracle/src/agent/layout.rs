@@ -5,6 +5,7 @@
 //! its interfaces are in the agent's own.
 
 use std::fs;
+use std::sync::atomic::{AtomicUsize, Ordering};
 
 use anyhow::{Context as _, Result};
 use ipvs_conformance::host::{Host, Target};
@@ -32,9 +33,11 @@ pub(crate) fn prepare() -> Result<()> {
 }
 
 impl Layout {
-    /// Makes the namespace and its network; `number` tells the other ends of
-    /// one from those of another. The calling thread is in it from then on.
-    pub(crate) fn build(home: &Namespace, number: usize) -> Result<Self> {
+    /// Makes the namespace and its network. The calling thread is in it from then on.
+    pub(crate) fn build(home: &Namespace) -> Result<Self> {
+        // The kernel takes its time to end a network: no name is used again.
+        static LAID_OUT: AtomicUsize = AtomicUsize::new(0);
+        let number = LAID_OUT.fetch_add(1, Ordering::Relaxed);
         unshare(CloneFlags::CLONE_NEWNET).context("no new network namespace")?;
         let director = Namespace::current("director")?;
         director.link("lo")?.up()?;

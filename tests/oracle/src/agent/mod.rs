@@ -58,8 +58,8 @@ fn play(path: &Path) -> Result<Vec<Transcript>> {
     let mut played = Vec::new();
     let mut last = Instant::now();
     let home = Namespace::current("home")?;
-    for (number, case) in job.cases.iter().enumerate() {
-        let one = Played::play(case, number, job.pace, &home)
+    for case in &job.cases {
+        let one = Played::play(case, job.pace, &home)
             .with_context(|| format!("cannot play {}", case.name))?;
         last = Instant::now();
         played.push(one);

@@ -42,11 +42,11 @@ struct Stage<'a> {
 }
 
 impl Played {
-    /// Plays `case`, the `number`th of its job, in a network of its own.
+    /// Plays `case` in a network of its own.
     ///
     /// `home` is the namespace of this thread.
-    pub(crate) fn play(case: &Case, number: usize, pace: Pace, home: &Namespace) -> Result<Self> {
-        let layout = Layout::build(home, number);
+    pub(crate) fn play(case: &Case, pace: Pace, home: &Namespace) -> Result<Self> {
+        let layout = Layout::build(home);
         home.enter()?;
         let layout = layout?;
         let tap = Tap::open(&layout)?;
