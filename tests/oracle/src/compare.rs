@@ -65,7 +65,7 @@ fn random(octets: &[u8]) -> Vec<usize> {
         }
         Some([0x86, 0xdd]) => (at(20), 54),
         Some([0x08, 0x00]) => {
-            let first = at(20).is_some_and(|it| it & 0x1f == 0) && at(21) == Some(0);
+            let first = at(20).is_some_and(|it| it.trailing_zeros() >= 5) && at(21) == Some(0);
             (at(23).filter(|_| first), 34)
         }
         _ => (None, 0),
