@@ -187,7 +187,10 @@ pub(crate) fn direct_reply<B: Buffer, T: Tables>(packet: &mut Packet<'_, B>, tab
     if ForwardingMethod::from_flags(conn.flags.get()) == ForwardingMethod::Masquerade {
         return Reason::NoService;
     }
-    director::count_reply(packet, tables, conn, packet.headers.total_len);
+    // Else the plane that it is passed to finds it, too.
+    if T::RESOLVES {
+        director::count_reply(packet, tables, conn, packet.headers.total_len);
+    }
     Reason::DirectReply
 }
 

@@ -304,6 +304,8 @@ pub(crate) fn leads_to_client<T: Tables>(tables: &T, tuple: &Tuple, now: Instant
 fn concluded<T: Tables>(tables: &T, scratch: &Scratch, outcome: Outcome) -> Verdict {
     let verdict = outcome.verdict(scratch.room.way.hop.mtu);
     match verdict {
+        // Whoever passes a packet to a plane that resolves leaves it to that to count it.
+        Verdict::Pass(reason) if !T::RESOLVES && reason != Reason::Unresolved => {}
         Verdict::Pass(reason) | Verdict::Drop(reason) => tables.count(reason),
         Verdict::Send { .. } | Verdict::Resolve { .. } | Verdict::Defer(_) | Verdict::GoOn(_) => {}
         Verdict::Deliver => tables.count(Reason::Replied),

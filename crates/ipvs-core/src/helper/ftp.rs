@@ -272,14 +272,14 @@ impl<B: Buffer> Text<'_, B> {
         self.next().filter(|octet| (33..=126).contains(octet) && !octet.is_ascii_digit())
     }
 
-    /// An address and a port in six numbers, each taken modulo 256 and 0 where
-    /// no digit stands, with something else behind them.
+    /// An address and a port in six numbers up to 255 (recorded), each 0 where no digit
+    /// stands, with something else behind them.
     fn six_numbers(&mut self) -> Option<(Addr, u16)> {
         let mut numbers = [0_u8; 6];
         let mut left = numbers.len();
         for number in &mut numbers {
             while let digit @ b'0'..=b'9' = self.peek(0)? {
-                *number = number.wrapping_mul(10).wrapping_add(digit - b'0');
+                *number = number.checked_mul(10)?.checked_add(digit - b'0')?;
                 self.at += 1;
             }
             left -= 1;
@@ -315,14 +315,14 @@ impl<B: Buffer> Text<'_, B> {
         }
     }
 
-    /// A port, taken modulo 65536 but not 0, and the `mark` behind it.
+    /// A port from 1 to 65535, and the `mark` behind it.
     fn port_number(&mut self, mark: u8) -> Option<u16> {
         let mut port = 0_u16;
         loop {
             match self.next()? {
                 octet if octet == mark => break,
                 digit @ b'0'..=b'9' => {
-                    port = port.wrapping_mul(10).wrapping_add(u16::from(digit - b'0'));
+                    port = port.checked_mul(10)?.checked_add(u16::from(digit - b'0'))?;
                 }
                 _ => return None,
             }

@@ -179,7 +179,10 @@ fn is_about_direct<B: Buffer, T: Tables>(packet: &mut Packet<'_, B>, tables: &T)
     if is_masqueraded(conn) {
         return false;
     }
-    count_out(packet, tables, conn);
+    // Else the plane that it is passed to finds it, too.
+    if T::RESOLVES {
+        count_out(packet, tables, conn);
+    }
     true
 }
 
