@@ -91,8 +91,11 @@ pub(crate) fn handle<B: Buffer, T: Tables>(
         }
     }
     match quoted.protocol {
-        protocol::IPIP | protocol::IPV6 | protocol::GRE | protocol::UDP => {}
-        protocol::TCP | protocol::SCTP => return Outcome::pass(Reason::NoService),
+        protocol::IPIP | protocol::IPV6 | protocol::GRE => {}
+        protocol::UDP if quoted.has_ports => {}
+        protocol::TCP | protocol::SCTP if quoted.has_ports => {
+            return Outcome::pass(Reason::NoService);
+        }
         _ => return Outcome::pass(Reason::OtherProtocol),
     }
     if T::STAGES_APART {
