@@ -77,6 +77,9 @@ pub(crate) fn route(ctx: *mut c_void, ifindex: u32, query: &RouteQuery, way: &mu
         7 => WayKind::Unresolved,
         _ => WayKind::None,
     };
+    if matches!(way.kind, WayKind::Host | WayKind::None) {
+        return;
+    }
     let key = MtuKey::of(query.family, query.destination);
     // The kernel tells the MTU of a route only if it is locked.
     if let Some(&mtu) = maps::IPVS_ROUTE_MTUS.get(&Key::new(MtuKey::BITS, key))

@@ -165,13 +165,6 @@ extern "C" fn ipvs_xdp_refusal(ctx: *mut xdp_md) -> u32 {
     go_on(ctx, Stage::Refusal)
 }
 
-/// Goes on with an ICMP packet that may be about a tunnel's.
-#[unsafe(no_mangle)]
-#[unsafe(link_section = "xdp")]
-extern "C" fn ipvs_xdp_tunnelled(ctx: *mut xdp_md) -> u32 {
-    go_on(ctx, Stage::Tunnelled)
-}
-
 /// One stage of a packet's way.
 #[inline(always)]
 fn go_on(ctx: *mut xdp_md, stage: Stage) -> u32 {

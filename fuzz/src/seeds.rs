@@ -21,17 +21,8 @@ fn dest(number: u8) -> DestKey {
     DestKey::new(Family::V4, Addr::v4([10, 1, 0, number]), 80)
 }
 
-const fn weighing(weight: i32) -> DestSpec {
-    DestSpec {
-        weight,
-        upper: 0,
-        lower: 0,
-        tunnel_port: 0,
-        tunnel_flags: 0,
-        tunnel_type: 0,
-        method: 0,
-        reserved: [0; 2],
-    }
+fn weighing(weight: i32) -> DestSpec {
+    DestSpec { weight, ..DestSpec::default() }
 }
 
 fn daemon() -> SyncDaemon {

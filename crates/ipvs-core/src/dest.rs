@@ -47,8 +47,10 @@ impl fmt::Debug for DestKey {
 /// What a user says about a destination besides its key.
 ///
 /// Numbers are those of the IPVS netlink family, unknown values included: the
-/// kernel keeps and reports them.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, FromBytes, IntoBytes, Immutable, KnownLayout)]
+/// kernel keeps and reports them. The default is all zeros: masqueraded, of weight 0.
+#[derive(
+    Clone, Copy, Debug, Default, PartialEq, Eq, FromBytes, IntoBytes, Immutable, KnownLayout,
+)]
 #[repr(C)]
 pub struct DestSpec {
     /// Relative capacity; 0 makes the destination quiescent. Negative is refused.

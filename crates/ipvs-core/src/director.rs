@@ -351,11 +351,12 @@ fn decide<B: Buffer, T: Tables>(
     }
     let settings = tables.settings();
     let services = if headers.version == 6 { settings.services_v6 } else { settings.services_v4 };
-    // An error from inside a tunnel may be of the other family.
-    let may_be_tunnelled =
-        (settings.services_v4 | settings.services_v6) != 0 && icmp::is_icmp(headers);
-    if services == 0 && !may_be_tunnelled {
-        return Outcome::pass(Reason::NoService);
+    if services == 0 {
+        // An error from inside a tunnel may be of the other family.
+        let others = settings.services_v4 | settings.services_v6;
+        if others == 0 || !icmp::is_icmp(headers) {
+            return Outcome::pass(Reason::NoService);
+        }
     }
     if headers.fragment != Fragment::No {
         return if fragments::concern(headers, tables, room) {
@@ -364,16 +365,18 @@ fn decide<B: Buffer, T: Tables>(
             Outcome::pass(Reason::Fragment)
         };
     }
-    if !headers.is_balanced() {
-        if icmp::is_icmp(headers) {
-            if T::STAGES_APART {
-                return Outcome::go_on(Stage::Icmp);
-            }
-            return icmp::handle(buf, tables, scratch, arrival.ifindex, now);
+    let is_balanced = headers.is_balanced();
+    if is_balanced {
+        *tuple = Tuple::of(headers);
+    } else if icmp::is_icmp(headers) {
+        if T::STAGES_APART {
+            return Outcome::go_on(Stage::Icmp);
         }
-        if !headers.is_ipsec() {
-            return Outcome::pass(Reason::OtherProtocol);
-        }
+        return icmp::handle(buf, tables, scratch, arrival.ifindex, now);
+    } else if headers.is_ipsec() {
+        *tuple = Tuple::of_ike(headers);
+    } else {
+        return Outcome::pass(Reason::OtherProtocol);
     }
     if options::are_there(headers) {
         if T::CUTS {
@@ -384,7 +387,6 @@ fn decide<B: Buffer, T: Tables>(
             return Outcome::defer(Reason::DeferredOptions);
         }
     }
-    *tuple = if headers.is_ipsec() { Tuple::of_ike(headers) } else { Tuple::of(headers) };
     let ifindex = arrival.ifindex;
     let mut packet = Packet { buf, headers, tuple, room, ifindex, now };
     match live(&mut packet, tables) {
@@ -396,7 +398,8 @@ fn decide<B: Buffer, T: Tables>(
         },
         None => {}
     }
-    if packet.headers.is_ipsec() {
+    // IPsec starts nothing of its own.
+    if !is_balanced {
         return Outcome::pass(Reason::OtherProtocol);
     }
     if T::STAGES_APART { Outcome::go_on(Stage::Admission) } else { start(&mut packet, tables) }
@@ -432,7 +435,7 @@ pub(crate) fn connect<B: Buffer, T: Tables>(
         Ok(id) => Ok(Found { id, reply: false }),
         // No error is made about an error, and nothing is bypassed for one.
         Err(reason) if packet.room.quoted => Err(match reason {
-            Reason::NoService if T::STAGES_APART => Outcome::go_on(Stage::Tunnelled),
+            Reason::NoService if T::STAGES_APART && T::RESOLVES => Outcome::go_on(Stage::Tunnelled),
             reason if reason.drops() => Outcome::drop(reason),
             reason => Outcome::pass(reason),
         }),

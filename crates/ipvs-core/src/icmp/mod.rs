@@ -98,6 +98,11 @@ pub(crate) fn handle<B: Buffer, T: Tables>(
         }
         _ => return Outcome::pass(Reason::OtherProtocol),
     }
+    if !T::RESOLVES {
+        // Rare, and the packet is changed before it is known whether the plane can send it:
+        // for the one that it is passed to.
+        return Outcome::pass(Reason::NoService);
+    }
     if T::STAGES_APART {
         return Outcome::go_on(Stage::Tunnelled);
     }

@@ -161,16 +161,7 @@ pub(crate) fn dest_key(ip: IpAddr, port: u16) -> DestKey {
 }
 
 pub(crate) fn dest_spec(method: ForwardingMethod, weight: i32) -> DestSpec {
-    DestSpec {
-        weight,
-        upper: 0,
-        lower: 0,
-        tunnel_port: 0,
-        tunnel_flags: 0,
-        tunnel_type: 0,
-        method: method as u8,
-        reserved: [0; 2],
-    }
+    DestSpec { weight, method: method as u8, ..DestSpec::default() }
 }
 
 /// Room for a configuration twice, as one list of commands may replace it all;

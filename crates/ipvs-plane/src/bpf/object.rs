@@ -79,13 +79,14 @@ const XDP_PROGRAMS: &str = "IPVS_XDP_PROGRAMS";
 #[expect(clippy::cast_possible_truncation, reason = "there are a few")]
 const BEGIN: u32 = Stage::ALL.len() as u32;
 /// The TC and the XDP program of a stage.
-const fn programs_of(stage: Stage) -> [&'static str; 2] {
+const fn programs_of(stage: Stage) -> [Option<&'static str>; 2] {
     match stage {
-        Stage::Icmp => ["ipvs_tc_icmp", "ipvs_xdp_icmp"],
-        Stage::Admission => ["ipvs_tc_admission", "ipvs_xdp_admission"],
-        Stage::Forwarding => ["ipvs_tc_forwarding", "ipvs_xdp_forwarding"],
-        Stage::Refusal => ["ipvs_tc_refusal", "ipvs_xdp_refusal"],
-        Stage::Tunnelled => ["ipvs_tc_tunnelled", "ipvs_xdp_tunnelled"],
+        Stage::Icmp => [Some("ipvs_tc_icmp"), Some("ipvs_xdp_icmp")],
+        Stage::Admission => [Some("ipvs_tc_admission"), Some("ipvs_xdp_admission")],
+        Stage::Forwarding => [Some("ipvs_tc_forwarding"), Some("ipvs_xdp_forwarding")],
+        Stage::Refusal => [Some("ipvs_tc_refusal"), Some("ipvs_xdp_refusal")],
+        // XDP leaves it to TC.
+        Stage::Tunnelled => [Some("ipvs_tc_tunnelled"), None],
     }
 }
 /// The program that runs errands.
@@ -199,6 +200,7 @@ impl Pins {
         go_on_by(&mut object, TC_PROGRAMS, BEGIN, TC)?;
         for stage in Stage::ALL {
             for (array, name) in [TC_PROGRAMS, XDP_PROGRAMS].into_iter().zip(programs_of(stage)) {
+                let Some(name) = name else { continue };
                 load_program(&mut object, name)?;
                 go_on_by(&mut object, array, stage as u32, name)?;
             }

@@ -79,16 +79,7 @@ pub(super) fn dest(number: u8) -> DestKey {
 }
 
 pub(super) fn add_dest(port: u16, number: u8) -> Command {
-    let spec = DestSpec {
-        weight: 1,
-        upper: 0,
-        lower: 0,
-        tunnel_port: 0,
-        tunnel_flags: 0,
-        tunnel_type: 0,
-        method: 0,
-        reserved: [0; 2],
-    };
+    let spec = DestSpec { weight: 1, ..DestSpec::default() };
     Command::AddDest(service(port), dest(number), spec)
 }
 

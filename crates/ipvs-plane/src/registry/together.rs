@@ -71,16 +71,7 @@ mod tests {
     }
 
     fn weighing(weight: i32) -> DestSpec {
-        DestSpec {
-            weight,
-            upper: 0,
-            lower: 0,
-            tunnel_port: 0,
-            tunnel_flags: 0,
-            tunnel_type: 0,
-            method: 0,
-            reserved: [0; 2],
-        }
+        DestSpec { weight, ..DestSpec::default() }
     }
 
     fn together(registry: &mut Tested, commands: &[Command]) -> Vec<Result<(), CommandError>> {

@@ -70,16 +70,15 @@ fn is_answer(sent: &Decoded, given: &Decoded) -> bool {
 /// makes as a router bears an address of its own, not the one it was sent to. It says
 /// there, too, what contradicts itself, and which protocols it does not know.
 fn is_error(sent: &Decoded, given: &Decoded) -> bool {
-    let is = |codes: [(&str, &str, Option<&str>); 2]| {
-        codes.iter().any(|(name, kind, code)| {
-            value(sent, &format!("{name}.type")) == Some(kind)
-                && code.is_none_or(|code| value(sent, &format!("{name}.code")) == Some(code))
-        })
+    let is = |name: &str, kind: &str, code: Option<&str>| {
+        value(sent, &format!("{name}.type")) == Some(kind)
+            && code.is_none_or(|code| value(sent, &format!("{name}.code")) == Some(code))
     };
     let is_quoting = sent.fields.iter().any(|field| field.name.starts_with("quoted."));
-    let port_unreachable = is([("icmp", "3", Some("3")), ("icmpv6", "1", Some("4"))]);
-    let header_problem = is([("icmp", "12", None), ("icmpv6", "4", None)]);
-    let protocol_unreachable = is([("icmp", "3", Some("2")), ("icmpv6", "4", Some("1"))]);
+    let port_unreachable = is("icmp", "3", Some("3")) || is("icmpv6", "1", Some("4"));
+    // ICMPv6 has one type for both.
+    let header_problem =
+        is("icmp", "12", None) || is("icmp", "3", Some("2")) || is("icmpv6", "4", None);
     let from_destination = ["ipv4", "ipv6"].iter().any(|family| {
         let source = value(sent, &format!("{family}.source"));
         source.is_some() && source == value(given, &format!("{family}.destination"))
@@ -88,7 +87,7 @@ fn is_error(sent: &Decoded, given: &Decoded) -> bool {
         && if port_unreachable {
             given.field("tcp.flags").is_none()
         } else {
-            header_problem || protocol_unreachable || !from_destination
+            header_problem || !from_destination
         }
 }
 
