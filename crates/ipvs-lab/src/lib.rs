@@ -54,6 +54,7 @@ mod ethtool;
 mod http_server;
 mod joined;
 mod link;
+mod modules;
 mod namespace;
 mod netlink;
 mod outer;
@@ -77,6 +78,7 @@ pub use self::{
     ethtool::Offload,
     http_server::HttpServer,
     link::{End, Link, bridge, veth},
+    modules::load_modules,
     namespace::Namespace,
     pattern::{Fnv1a, Pattern},
     route::Route,
