@@ -1,6 +1,7 @@
 //! `cargo xtask bench`: what a packet costs on the way through the director,
-//! next to the kernel's own ways of sending it on.
+//! next to the kernel's own ways of sending it on, and what configuring very much takes.
 
+mod control;
 mod director;
 mod forward;
 mod machine;
@@ -18,7 +19,7 @@ use anyhow::{Context as _, Result, ensure};
 use clap::{Parser, Subcommand};
 use nix::mount::{MsFlags, mount};
 
-/// Measures what a packet costs.
+/// Measures what a packet costs, and what the control side takes.
 #[derive(Debug, Parser)]
 #[command(name = "cargo xtask bench")]
 struct Cli {
@@ -30,9 +31,14 @@ struct Cli {
 enum Task {
     /// Packets per second of each way to send them on, and what it adds
     Forward(forward::Options),
+    /// Seconds to load and list very many services, and to edit one
+    Control(control::Options),
 }
 
 fn main() -> ExitCode {
+    if let Some(code) = control::other_program() {
+        return code;
+    }
     match run(&Cli::parse()) {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
@@ -49,9 +55,11 @@ fn run(cli: &Cli) -> Result<()> {
     ipvs_lab::enter_private_mounts()?;
     mount(Some("bpf"), director::BPF_FS, Some("bpf"), MsFlags::empty(), None::<&str>)
         .with_context(|| format!("cannot mount a BPF file system on {}", director::BPF_FS))?;
-    let Task::Forward(options) = &cli.task;
     let mut text = Vec::new();
-    let outcome = forward::run_task(options, &mut text);
+    let outcome = match &cli.task {
+        Task::Forward(options) => forward::run_task(options, &mut text),
+        Task::Control(options) => control::run_task(options, &mut text),
+    };
     match io::stdout().lock().write_all(&text) {
         Err(error) if error.kind() != io::ErrorKind::BrokenPipe => return Err(error.into()),
         _ => {}

@@ -26,7 +26,7 @@ struct Cli {
 
 #[derive(Debug, Subcommand)]
 enum Task {
-    /// Measure what a packet costs
+    /// Measure what a packet costs, and what configuring very much takes
     #[command(disable_help_flag = true)]
     Bench {
         /// What the bench is told; `--help` lists it

@@ -29,7 +29,10 @@ const ARROWS: [(&str, &[&str]); 18] = [
     ("ipvs-oracle", &["ipvs-conformance", "ipvs-lab", "ipvs-netlink"]),
     ("ipvs-fuzz", &["ipvs-core", "ipvs-netlink", "ipvs-plane"]),
     ("ipvs-bench-programs", &["ipvs-wire"]),
-    ("ipvs-bench", &["ipvs-bench-programs", "ipvs-core", "ipvs-lab", "ipvs-plane", "ipvs-wire"]),
+    (
+        "ipvs-bench",
+        &["ipvs-bench-programs", "ipvs-cli", "ipvs-core", "ipvs-lab", "ipvs-plane", "ipvs-wire"],
+    ),
     ("xtask", &[]),
 ];
 

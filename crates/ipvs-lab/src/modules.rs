@@ -21,11 +21,11 @@ pub fn load_modules(names: &[&str]) -> io::Result<()> {
     let release = fs::read_to_string("/proc/sys/kernel/osrelease")?;
     let folder = MODULES.iter().map(|place| Path::new(place).join(release.trim()));
     let folder = folder.into_iter().find(|it| it.is_dir());
-    let index = Index::read(&folder.ok_or_else(|| failed("modules of this kernel", "missing"))?)?;
+    let index = Index::read(&folder.ok_or_else(|| failed("modules of this kernel", &"missing"))?)?;
     names.iter().try_for_each(|name| index.load(name))
 }
 
-fn failed(what: &str, why: impl ToString) -> io::Error {
+fn failed(what: &str, why: &dyn ToString) -> io::Error {
     io::Error::other(format!("{what}: {}", why.to_string()))
 }
 
@@ -53,10 +53,10 @@ impl Index {
         for file in self.modules.get(name).into_iter().flatten() {
             let path = self.folder.join(file);
             let what = || format!("module {}", path.display());
-            let opened = File::open(&path).map_err(|error| failed(&what(), error))?;
+            let opened = File::open(&path).map_err(|error| failed(&what(), &error))?;
             match finit_module(&opened, c"", ModuleInitFlags::empty()) {
                 Ok(()) | Err(Errno::EEXIST) => {}
-                Err(errno) => return Err(failed(&what(), errno)),
+                Err(errno) => return Err(failed(&what(), &errno)),
             }
         }
         Ok(())

@@ -44,6 +44,10 @@ pub trait Host {
     fn route(&self, query: &RouteQuery) -> Way;
     /// The host's own address towards `addr`; `None` if that is one of a group.
     fn source_towards(&self, family: Family, addr: Addr) -> Option<Addr>;
+    /// See [`Store::look_ahead`].
+    fn look_ahead(&self, addrs: &[(Family, Addr)]) {
+        let _ = addrs;
+    }
     /// Now, on the plane's clock.
     fn now(&self) -> Instant;
     /// Whether the destination in `query` is an address of the host, or is
@@ -624,6 +628,10 @@ impl<H: Host> Store for MemoryTables<H> {
 
     fn source_towards(&mut self, family: Family, addr: Addr) -> Option<Addr> {
         self.host.source_towards(family, addr)
+    }
+
+    fn look_ahead(&mut self, addrs: &[(Family, Addr)]) {
+        self.host.look_ahead(addrs);
     }
 
     fn interface(&mut self, name: &str) -> Option<u32> {

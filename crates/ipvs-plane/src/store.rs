@@ -218,6 +218,11 @@ pub trait Store {
     /// The host's address towards `addr`: source of a tunnel's outer header, unspecified if
     /// there is no way; `None` if `addr` is one of a group, a network's broadcast.
     fn source_towards(&mut self, family: Family, addr: Addr) -> Option<Addr>;
+    /// Asks at once what [`source_towards`](Self::source_towards) is about to be asked for;
+    /// an empty list ends that.
+    fn look_ahead(&mut self, addrs: &[(Family, Addr)]) {
+        let _ = addrs;
+    }
     /// The number of the interface of this name.
     fn interface(&mut self, name: &str) -> Option<u32>;
     /// The MTU of the interface of this name.

@@ -63,6 +63,29 @@ fn links_addresses_and_routes_are_as_they_were_made() {
 }
 
 #[test]
+fn many_questions_at_once_have_the_answers_of_each() {
+    isolated("many_questions_at_once_have_the_answers_of_each", || {
+        let (lab, mut asker) = lab(&Plan::with_servers(1));
+        // One of each kind, again and again: more than fit into one datagram.
+        let some: [IpAddr; 5] = [
+            lab.servers()[0].v4(),
+            lab.servers()[0].v6(),
+            VIP4.into(),
+            "203.0.113.1".parse().unwrap(),
+            "10.1.0.255".parse().unwrap(),
+        ];
+        let queries: Vec<RouteQuery> = some.into_iter().map(query).cycle().take(203).collect();
+        let found = asker.routes(&queries).unwrap();
+        assert_eq!(found.len(), queries.len());
+        for (query, found) in queries.iter().zip(found) {
+            assert_eq!(found.unwrap(), asker.route(query).unwrap(), "{query:?}");
+        }
+        assert_eq!(asker.route(&query(some[4])).unwrap(), FoundRoute::Group);
+        assert!(asker.routes(&[]).unwrap().is_empty());
+    });
+}
+
+#[test]
 fn a_neighbour_is_found_out_and_the_monitor_says_so() {
     isolated("a_neighbour_is_found_out_and_the_monitor_says_so", || {
         let (lab, mut asker) = lab(&Plan::with_servers(2));

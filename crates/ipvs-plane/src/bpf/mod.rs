@@ -282,12 +282,14 @@ fn open_door() -> Result<Door, DoorError> {
 
 impl Control for BpfPlane {
     fn apply(&mut self, commands: &[Command]) -> Result<(), Refused> {
+        self.registry.store_mut().forget_ways();
         self.registry.apply(commands)?;
         self.follow_commands(commands.iter());
         Ok(())
     }
 
     fn apply_each(&mut self, commands: &[Command], each: &mut dyn FnMut(Result<(), CommandError>)) {
+        self.registry.store_mut().forget_ways();
         let mut outcomes = Vec::with_capacity(commands.len());
         self.registry.apply_each(commands, &mut |outcome| outcomes.push(outcome));
         let done = commands.iter().zip(&outcomes).filter(|(_, outcome)| outcome.is_ok());

@@ -71,6 +71,8 @@ pub(super) struct BpfStore {
     control: Xdp,
     limits: Limits,
     clock_offset: u64,
+    /// Destinations' places from here on are as they were made.
+    untouched: DestId,
 }
 
 impl core::fmt::Debug for BpfStore {
@@ -122,6 +124,7 @@ impl BpfStore {
             control,
             limits,
             clock_offset: 0,
+            untouched: 0,
         })
     }
 
@@ -130,6 +133,8 @@ impl BpfStore {
         let octets = self.settings.get(&0, 0).map_err(StartError::map)?;
         let settings: Settings = transmute!(octets);
         self.clock_offset = settings.clock_offset();
+        // What the earlier daemon has touched, is not known.
+        self.untouched = self.limits.dests;
         let mut services = Vec::new();
         for item in &self.services {
             let (_, octets) = item.map_err(StartError::map)?;
@@ -443,8 +448,11 @@ impl Store for BpfStore {
 
     fn reset_counters(&mut self, id: DestId) -> Result<(), MapError> {
         const ZERO: [u8; size_of::<Counters>()] = [0; _];
+        if id >= self.untouched {
+            self.untouched = id + 1;
+            return Ok(());
+        }
         let counted = self.counters.get(&id, 0)?;
-        // As a rule the place is new.
         if counted.iter().any(|counted| *counted != ZERO) {
             let zeros = aya::maps::PerCpuValues::try_from(vec![ZERO; counted.len()]);
             self.counters.set(id, zeros.map_err(MapError::IoError)?, 0)?;
@@ -531,6 +539,21 @@ impl Store for BpfStore {
             Some(FoundRoute::Unicast { source: Some(source), .. }) => Some(source),
             _ => Some(Addr::UNSPECIFIED),
         }
+    }
+
+    fn look_ahead(&mut self, addrs: &[(Family, Addr)]) {
+        let queries: Vec<RouteQuery> = addrs
+            .iter()
+            .map(|(family, addr)| RouteQuery {
+                family: *family,
+                destination: *addr,
+                source: Addr::UNSPECIFIED,
+            })
+            .collect();
+        // What is not known then is asked for alone, and what is wrong told.
+        let Ok(found) = self.netlink.routes(&queries) else { return };
+        let found = addrs.iter().copied().zip(found);
+        self.ways.extend(found.filter_map(|(key, way)| Some((key, way.ok()?))));
     }
 
     fn interface(&mut self, name: &str) -> Option<u32> {

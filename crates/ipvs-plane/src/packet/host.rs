@@ -30,6 +30,8 @@ pub(crate) struct LinuxHost {
     addresses: Vec<Address>,
     own: HashSet<(Family, Addr)>,
     answers: RefCell<Answers>,
+    /// Ways that are about to be asked for.
+    ahead: RefCell<HashMap<(Family, Addr), FoundRoute>>,
     clock_offset: Cell<u64>,
 }
 
@@ -56,6 +58,7 @@ impl LinuxHost {
             addresses: Vec::new(),
             own: HashSet::new(),
             answers: RefCell::default(),
+            ahead: RefCell::default(),
             clock_offset: Cell::new(0),
         };
         host.refresh()?;
@@ -195,11 +198,27 @@ impl Host for LinuxHost {
 
     fn source_towards(&self, family: Family, addr: Addr) -> Option<Addr> {
         let query = RouteQuery { family, destination: addr, source: Addr::UNSPECIFIED };
-        match self.netlink.borrow_mut().route(&query) {
+        let ahead = self.ahead.borrow_mut().remove(&(family, addr));
+        match ahead.map_or_else(|| self.netlink.borrow_mut().route(&query), Ok) {
             Ok(FoundRoute::Group) => None,
             Ok(FoundRoute::Unicast { source: Some(source), .. }) => Some(source),
             _ => Some(Addr::UNSPECIFIED),
         }
+    }
+
+    fn look_ahead(&self, addrs: &[(Family, Addr)]) {
+        let query = |(family, destination): &(Family, Addr)| RouteQuery {
+            family: *family,
+            destination: *destination,
+            source: Addr::UNSPECIFIED,
+        };
+        let queries: Vec<RouteQuery> = addrs.iter().map(query).collect();
+        let mut ahead = self.ahead.borrow_mut();
+        ahead.clear();
+        // What is not known then is asked for alone.
+        let Ok(found) = self.netlink.borrow_mut().routes(&queries) else { return };
+        let found = addrs.iter().copied().zip(found);
+        ahead.extend(found.filter_map(|(key, way)| Some((key, way.ok()?))));
     }
 
     /// The kernel has no virtual address here: what clients on a link of ours

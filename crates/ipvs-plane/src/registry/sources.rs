@@ -30,7 +30,10 @@ impl<S: Store> Registry<S> {
     /// towards each. Returns them.
     pub fn settle_some(&mut self, most: usize) -> Vec<(DestId, Dest)> {
         let mut settled = Vec::new();
-        for id in take(&mut self.unsettled, most) {
+        let ids = take(&mut self.unsettled, most);
+        let keys = ids.iter().filter_map(|id| self.dests.get(id)).map(|dest| dest.key);
+        self.store.look_ahead(&keys.map(|key| (key.family(), key.addr)).collect::<Vec<_>>());
+        for id in ids {
             let Some(dest) = self.dests.get_mut(&id).filter(|dest| dest.is_available()) else {
                 continue;
             };
@@ -44,6 +47,7 @@ impl<S: Store> Registry<S> {
             }
             settled.push((id, *dest));
         }
+        self.store.look_ahead(&[]);
         settled
     }
 }

@@ -30,9 +30,15 @@ impl<S: Store> Registry<S> {
     fn apply_some(&mut self, commands: &[Command], each: &mut dyn FnMut(Result<(), CommandError>)) {
         if commands.len() > 1 {
             let mut draft = self.draft();
+            let dests = commands.iter().filter_map(|command| match command {
+                Command::AddDest(_, key, _) => Some((key.family(), key.addr)),
+                _ => None,
+            });
+            self.store.look_ahead(&dests.collect::<Vec<_>>());
             // Staging refuses an addition before it has touched the draft.
             let outcomes: Vec<_> =
                 commands.iter().map(|command| self.stage(&mut draft, command)).collect();
+            self.store.look_ahead(&[]);
             match self.commit(draft) {
                 Ok(()) => return outcomes.into_iter().for_each(each),
                 // Some may fit, and which do not is to be told.

@@ -99,18 +99,59 @@ impl Rtnetlink {
         }
     }
 
+    /// Asks many questions at once, each for one object, and returns the answers in their
+    /// order: so one system call carries all questions.
+    fn ask_all(
+        &mut self,
+        questions: impl ExactSizeIterator<Item = RouteNetlinkMessage>,
+    ) -> io::Result<Vec<io::Result<Option<RouteNetlinkMessage>>>> {
+        let first = self.sequence.wrapping_add(1);
+        let mut answers: Vec<Option<io::Result<Option<RouteNetlinkMessage>>>> = Vec::new();
+        answers.resize_with(questions.len(), || None);
+        self.buffer.clear();
+        for question in questions {
+            self.write(question, 0);
+        }
+        self.socket.send(&self.buffer, 0)?;
+        let mut open = answers.len();
+        while open > 0 {
+            for message in receive(&self.socket, &mut self.buffer, 0)? {
+                let place = message.header.sequence_number.wrapping_sub(first) as usize;
+                let answer = match message.payload {
+                    NetlinkPayload::InnerMessage(inner) => Ok(Some(inner)),
+                    NetlinkPayload::Error(error) if error.code.is_some() => Err(error.to_io()),
+                    NetlinkPayload::Error(_) | NetlinkPayload::Done(_) => Ok(None),
+                    _ => continue,
+                };
+                if let Some(waiting @ None) = answers.get_mut(place) {
+                    *waiting = Some(answer);
+                    open -= 1;
+                }
+            }
+        }
+        Ok(answers.into_iter().flatten().collect())
+    }
+
     fn send(&mut self, message: RouteNetlinkMessage, flags: u16) -> io::Result<()> {
+        self.buffer.clear();
+        self.write(message, flags);
+        self.socket.send(&self.buffer, 0)?;
+        Ok(())
+    }
+
+    /// Writes a question behind what is in the buffer.
+    fn write(&mut self, message: RouteNetlinkMessage, flags: u16) {
         self.sequence = self.sequence.wrapping_add(1);
         let mut header = NetlinkHeader::default();
         header.flags = NLM_F_REQUEST | flags;
         header.sequence_number = self.sequence;
         let mut message = NetlinkMessage::new(header, NetlinkPayload::from(message));
         message.finalize();
-        self.buffer.clear();
-        self.buffer.resize(message.buffer_len(), 0);
-        message.serialize(&mut self.buffer);
-        self.socket.send(&self.buffer, 0)?;
-        Ok(())
+        let start = self.buffer.len();
+        self.buffer.resize(start + message.buffer_len().next_multiple_of(4), 0);
+        if let Some(place) = self.buffer.get_mut(start..) {
+            message.serialize(place);
+        }
     }
 
     /// The next datagram's messages that answer the present question.

@@ -16,6 +16,9 @@ use super::{Rtnetlink, address_family, is_no_family};
 /// The table of routes that lead out of the host.
 const MAIN_TABLE: u32 = 254;
 
+/// Questions that are asked at once: the socket's buffer has room for their answers.
+const AT_ONCE: usize = 32;
+
 /// What the routing table says of a destination.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum FoundRoute {
@@ -46,26 +49,44 @@ impl Rtnetlink {
     /// An IPv4 source that is no address of this host makes the kernel answer
     /// [`FoundRoute::Unreachable`].
     pub fn route(&mut self, query: &RouteQuery) -> io::Result<FoundRoute> {
-        let whole = match query.family {
-            Family::V4 => 32,
-            Family::V6 => 128,
-        };
-        let mut message = RouteMessage::default();
-        message.header.address_family = address_family(query.family);
-        message.header.destination_prefix_length = whole;
-        let destination = query.destination.to_ip(query.family);
-        message.attributes.push(RouteAttribute::Destination(destination.into()));
-        if !query.source.is_unspecified() {
-            message.header.source_prefix_length = whole;
-            let source = query.source.to_ip(query.family);
-            message.attributes.push(RouteAttribute::Source(source.into()));
+        let answer = self.ask(question(query));
+        read(answer)
+    }
+
+    /// The same for many queries, answered in their order.
+    pub fn routes(&mut self, queries: &[RouteQuery]) -> io::Result<Vec<io::Result<FoundRoute>>> {
+        let mut found = Vec::with_capacity(queries.len());
+        for queries in queries.chunks(AT_ONCE) {
+            found.extend(self.ask_all(queries.iter().map(question))?.into_iter().map(read));
         }
-        match self.ask(RouteNetlinkMessage::GetRoute(message)) {
-            Ok(Some(RouteNetlinkMessage::NewRoute(route))) => Ok(FoundRoute::of(&route)),
-            Ok(_) => Ok(FoundRoute::Unreachable),
-            Err(error) if is_negative(&error) => Ok(FoundRoute::Unreachable),
-            Err(error) => Err(error),
-        }
+        Ok(found)
+    }
+}
+
+fn question(query: &RouteQuery) -> RouteNetlinkMessage {
+    let whole = match query.family {
+        Family::V4 => 32,
+        Family::V6 => 128,
+    };
+    let mut message = RouteMessage::default();
+    message.header.address_family = address_family(query.family);
+    message.header.destination_prefix_length = whole;
+    let destination = query.destination.to_ip(query.family);
+    message.attributes.push(RouteAttribute::Destination(destination.into()));
+    if !query.source.is_unspecified() {
+        message.header.source_prefix_length = whole;
+        let source = query.source.to_ip(query.family);
+        message.attributes.push(RouteAttribute::Source(source.into()));
+    }
+    RouteNetlinkMessage::GetRoute(message)
+}
+
+fn read(answer: io::Result<Option<RouteNetlinkMessage>>) -> io::Result<FoundRoute> {
+    match answer {
+        Ok(Some(RouteNetlinkMessage::NewRoute(route))) => Ok(FoundRoute::of(&route)),
+        Ok(_) => Ok(FoundRoute::Unreachable),
+        Err(error) if is_negative(&error) => Ok(FoundRoute::Unreachable),
+        Err(error) => Err(error),
     }
 }
 
