@@ -181,8 +181,7 @@ impl<T: Transport> Client<T> {
         let mut dests = Vec::new();
         let write = |writer: &mut Writer| service::write_key(writer, key);
         self.dump(self.family, command::GET_DEST, write, |attrs| {
-            let nest = read_top(attrs)?.get(top::DEST);
-            dests.push(DestAttrs::parse(nest).and_then(|dest| dest.status(key.family())).ok()?);
+            dests.push(read_dest(attrs, key)?);
             Some(())
         })?;
         Ok(dests)
@@ -427,6 +426,12 @@ const fn finish(unreadable: bool) -> Result<(), ClientError> {
 /// The top-level attributes of an answer.
 fn read_top(attrs: &[u8]) -> Option<Table<'_, 7>> {
     Table::parse(attrs, &[]).ok()
+}
+
+/// The destination in an answer, of the service with this key.
+fn read_dest(attrs: &[u8], key: &ServiceKey) -> Option<DestStatus> {
+    let nest = read_top(attrs)?.get(top::DEST);
+    DestAttrs::parse(nest).and_then(|dest| dest.status(key.family())).ok()
 }
 
 /// The service in an answer.

@@ -78,6 +78,29 @@ fn dest() -> impl Strategy<Value = (DestKey, DestSpec)> {
 }
 
 proptest! {
+    /// The destinations of many services are those of each, also of one that is not there.
+    #[test]
+    fn destinations_asked_for_together_are_those_of_each(
+        services in prop::collection::vec((service_key(), service_spec(), dest(), any::<bool>()), 0..80),
+    ) {
+        let mut table = SmallTable::default();
+        let mut client = Client::new(LocalTransport::new(&mut table)).unwrap();
+        for (key, service, (dest, spec), has_dest) in &services {
+            // Some are refused: a service that is there already, a destination of no use.
+            let _ = client.apply(&Command::AddService(*key, *service));
+            if *has_dest {
+                let _ = client.apply(&Command::AddDest(*key, *dest, *spec));
+            }
+        }
+        let mut keys: Vec<ServiceKey> = services.iter().map(|(key, ..)| *key).collect();
+        keys.push(ServiceKey::fwmark(Family::V4, 77));
+        let together = client.dests_of(&keys).unwrap();
+        prop_assert_eq!(together.len(), keys.len());
+        for (key, dests) in keys.iter().zip(together) {
+            prop_assert_eq!(dests, client.dests(key).unwrap());
+        }
+    }
+
     /// What many edits sent together come to is what they come to one by one, whichever are
     /// refused.
     #[test]

@@ -2,7 +2,8 @@
 
 use std::io::{self, Write};
 
-use ipvs_core::snapshot::ServiceStatus;
+use ipvs_core::service::ServiceKey;
+use ipvs_core::snapshot::{DestStatus, ServiceStatus};
 use ipvs_netlink::client::Transport;
 use ipvs_netlink::conn::Connection;
 use ipvs_netlink::sync::{SyncDaemon, SyncState};
@@ -20,6 +21,9 @@ mod rows;
 mod save;
 mod sort;
 mod text;
+
+/// Services whose destinations are asked for before the first of them is shown.
+const AT_ONCE: usize = 32;
 
 /// Why a listing stopped.
 #[derive(Debug)]
@@ -91,7 +95,7 @@ pub(crate) fn show<T: Transport>(
     if given.has(Given::ServiceAddress) {
         let status = client.service(&line.service)?;
         rows::header(out, listing.format)?;
-        return listing.service(client, &status, out);
+        return listing.services(client, &[status], out);
     }
     let mut services = client.services()?;
     if listing.sorted {
@@ -103,7 +107,7 @@ pub(crate) fn show<T: Transport>(
         writeln!(out, "IP Virtual Server version {major}.{minor}.{patch} (size={size})")?;
         rows::header(out, listing.format)?;
     }
-    services.iter().try_for_each(|status| listing.service(client, status, out))
+    listing.services(client, &services, out)
 }
 
 /// What a listing is made of.
@@ -144,38 +148,58 @@ impl Listing<'_> {
             services = sort::services(services);
         }
         let mut table = json::Table::new(info);
-        for service in &services {
-            let mut dests = client.dests(&service.key)?;
-            if self.sorted {
-                dests = sort::dests(dests);
+        for services in services.chunks(AT_ONCE) {
+            for (service, dests) in services.iter().zip(self.dests(client, services)?) {
+                table.add(service, &dests);
             }
-            table.add(service, &dests);
         }
         Ok(json::write(out, &table)?)
     }
 
-    /// Shows a service and its destinations.
-    fn service<T: Transport>(
+    /// The destinations of services, as they are listed.
+    fn dests<T: Transport>(
         &self,
         client: &mut Client<T>,
+        services: &[ServiceStatus],
+    ) -> Result<Vec<Vec<DestStatus>>, ListError> {
+        let keys: Vec<ServiceKey> = services.iter().map(|service| service.key).collect();
+        let dests = client.dests_of(&keys)?;
+        Ok(if self.sorted { dests.into_iter().map(sort::dests).collect() } else { dests })
+    }
+
+    /// Shows services and their destinations, while the rest is still to be asked for.
+    fn services<T: Transport>(
+        &self,
+        client: &mut Client<T>,
+        services: &[ServiceStatus],
+        out: &mut dyn Write,
+    ) -> Result<(), ListError> {
+        for services in services.chunks(AT_ONCE) {
+            for (service, dests) in services.iter().zip(self.dests(client, services)?) {
+                self.service(service, &dests, out)?;
+            }
+        }
+        Ok(())
+    }
+
+    /// Shows a service and its destinations.
+    fn service(
+        &self,
         status: &ServiceStatus,
+        dests: &[DestStatus],
         out: &mut dyn Write,
     ) -> Result<(), ListError> {
         let key = &status.key;
-        let mut dests = client.dests(key)?;
-        if self.sorted {
-            dests = sort::dests(dests);
-        }
         if self.form != Form::Table {
             save::service(out, self.naming, status)?;
-            for dest in &dests {
+            for dest in dests {
                 save::dest(out, self.naming, key, dest, self.form == Form::FullLines)?;
             }
             return Ok(());
         }
         let format = (self.format, self.exact);
         rows::service(out, format, self.naming, status)?;
-        for dest in &dests {
+        for dest in dests {
             rows::dest(out, format, self.naming, key, dest)?;
         }
         Ok(())
