@@ -18,7 +18,7 @@ use ipvs_core::sysctl;
 use ipvs_core::time::{Instant, Millis};
 use ipvs_netlink::client::{Client, ClientError, LocalTransport};
 use ipvs_netlink::message::{HEADER_LEN, Message, Messages, flags, kind};
-use ipvs_netlink::{Access, Errno, serve_as};
+use ipvs_netlink::{Access, Conversation, Errno};
 use ipvs_plane::memory::{Host, MemoryTables};
 use ipvs_plane::registry::Registry;
 use ipvs_plane::store::Limits;
@@ -55,17 +55,17 @@ impl Host for Still {
     }
 }
 
-/// A director over tables in this process.
+/// A director over tables in this process, and the client whose input it gets.
 #[derive(Debug)]
-pub(crate) struct Director(Registry<MemoryTables<Still>>);
+pub(crate) struct Director(Registry<MemoryTables<Still>>, Conversation);
 
 impl Director {
     /// One with a few services.
-    pub(crate) fn new() -> Self {
+    pub(crate) fn new(access: Access) -> Self {
         let tables = MemoryTables::new(Still, LIMITS).expect("memory for small tables");
         let Ok(mut registry) = Registry::new(tables);
         registry.apply(&seeds::configuration()).expect("a configuration that is in order");
-        Self(registry)
+        Self(registry, Conversation::new(access))
     }
 
     pub(crate) fn control(&mut self) -> &mut dyn Control {
@@ -73,9 +73,9 @@ impl Director {
     }
 
     /// Serves a datagram; returns those of the answer.
-    fn serve(&mut self, access: Access, datagram: &[u8]) -> Vec<Vec<u8>> {
+    fn serve(&mut self, datagram: &[u8]) -> Vec<Vec<u8>> {
         let mut answer = Vec::new();
-        serve_as(access, datagram, &mut self.0, &mut |it| answer.push(it.to_vec()));
+        self.1.serve(datagram, &mut self.0, &mut |it| answer.push(it.to_vec()));
         answer
     }
 
@@ -150,10 +150,10 @@ pub fn check(input: &[u8]) {
         1 => Access::Read,
         _ => Access::Admin,
     };
-    let (mut director, mut other) = (Director::new(), Director::new());
+    let (mut director, mut other) = (Director::new(access), Director::new(access));
     let mut before = other.configuration();
     for datagram in Datagrams(input) {
-        for answer in director.serve(access, datagram) {
+        for answer in director.serve(datagram) {
             assert_whole(&answer);
         }
         let mut rest = datagram;
@@ -164,7 +164,7 @@ pub fn check(input: &[u8]) {
         }
         // What is behind the last whole message is half a message at most.
         if !rest.is_empty() {
-            assert!(other.serve(access, rest).is_empty(), "half a message is answered");
+            assert!(other.serve(rest).is_empty(), "half a message is answered");
             assert_eq!(other.configuration(), before, "half a message has changed something");
         }
     }
@@ -185,7 +185,7 @@ fn check_message(
     message: &Message<'_>,
     before: &Configuration,
 ) -> Configuration {
-    let answer = director.serve(access, message.bytes);
+    let answer = director.serve(message.bytes);
     for datagram in &answer {
         assert_whole(datagram);
     }
@@ -251,9 +251,10 @@ mod tests {
     #[test]
     fn requests_in_order_change_something() {
         let changing = seeds::control().into_iter().filter(|seed| {
-            let (mut director, datagrams) = (Director::new(), Datagrams(seed.get(1..).unwrap()));
+            let director = Director::new(Access::Admin);
+            let (mut director, datagrams) = (director, Datagrams(seed.get(1..).unwrap()));
             let before = director.configuration();
-            datagrams.for_each(|it| drop(director.serve(Access::Admin, it)));
+            datagrams.for_each(|it| drop(director.serve(it)));
             director.configuration() != before
         });
         assert!(changing.count() > 10);

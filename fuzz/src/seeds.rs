@@ -8,6 +8,8 @@ use ipvs_core::dest::{DestKey, DestSpec};
 use ipvs_core::mark::MarkRule;
 use ipvs_core::service::{ServiceKey, ServiceSpec};
 use ipvs_core::sync::{SyncDaemon, SyncState};
+use ipvs_core::sysctl;
+use ipvs_netlink::Access;
 use ipvs_netlink::client::{Client, ClientError, LocalTransport, Transport};
 
 use crate::control::{Director, vip};
@@ -70,6 +72,7 @@ fn edits() -> Vec<Command> {
         Command::StopSync(SyncState::Master),
         Command::AddMarkRule(MarkRule::any(Family::V4, 9, u32::MAX)),
         Command::FlushMarkRules,
+        Command::SetSysctl(&sysctl::ALL[0], sysctl::Value::One(3)),
         Command::Flush,
     ]
 }
@@ -95,7 +98,7 @@ impl Transport for &mut Recorder<'_> {
 fn recorded(
     what: impl FnOnce(&mut Client<&mut Recorder<'_>>) -> Result<(), ClientError>,
 ) -> Vec<u8> {
-    let mut director = Director::new();
+    let mut director = Director::new(Access::Admin);
     let to = LocalTransport::new(director.control());
     let mut recorder = Recorder { to, sent: Vec::new() };
     // Some is refused: that is a request, too.
@@ -114,6 +117,13 @@ pub fn control() -> Vec<Vec<u8>> {
     let mut seeds: Vec<Vec<u8>> =
         edits().iter().map(|edit| recorded(|client| client.apply(edit))).collect();
     seeds.push(recorded(|client| client.apply_each(&edits()).map(drop)));
+    for count in [edits().len(), 2] {
+        seeds.push(recorded(|client| {
+            // The whole list is refused, its beginning is not.
+            let _ = client.apply_all(edits().get(..count).unwrap_or_default());
+            Ok(())
+        }));
+    }
     seeds.push(recorded(|client| {
         client.info()?;
         client.services()?;

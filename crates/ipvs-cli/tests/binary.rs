@@ -9,7 +9,7 @@ use std::path::{Path, PathBuf};
 use std::process::{Command, Output, Stdio};
 use std::thread;
 
-use ipvs_netlink::serve;
+use ipvs_netlink::{Access, Conversation};
 use rustix::net::{
     AddressFamily, RecvFlags, SendFlags, SocketAddrUnix, SocketFlags, SocketType, accept, bind,
     listen, recv, send, socket_with,
@@ -100,10 +100,11 @@ impl Drop for World {
 }
 
 fn serve_client(client: &OwnedFd, table: &mut SmallTable) {
+    let mut conversation = Conversation::new(Access::Admin);
     let mut buffer = vec![0; 65536];
     while let Ok((_, len)) = recv(client, buffer.as_mut_slice(), RecvFlags::empty()) {
         let Some(request) = buffer.get(..len).filter(|request| !request.is_empty()) else { break };
-        serve(request, table, &mut |reply| {
+        conversation.serve(request, table, &mut |reply| {
             // A client that has hung up needs no answer.
             let _ = send(client, reply, SendFlags::NOSIGNAL);
         });
@@ -178,6 +179,51 @@ fn thresholds_are_saved_on_request_and_restored() {
     world.check("ipvsadm", &["-R"], &full, ("", "", 0));
     world.check("ipvsadm", &["-S", "-n"], "", (&format!("{lines}\n"), "", 0));
     world.check("ipvsadm", &["-S", "-n", "--full"], "", (&full, "", 0));
+}
+
+#[test]
+fn a_restore_is_all_or_nothing_on_request_and_names_the_line_at_fault() {
+    let world = World::new("atomic");
+    world.serve();
+    let restore = |lines: &str, text: &str, status| {
+        world.check("ipvsadm", &["-R", "--atomic"], lines, ("", text, status));
+    };
+    let first = "-A -t 192.0.2.10:80 -s rr\n-a -t 192.0.2.10:80 -r 10.1.0.11:80 -m -w 1\n";
+    restore(&format!("# saved\n\n{first}"), "", 0);
+    let good = "-A -u 192.0.2.11:53 -s wlc\n\n# none\n-D -t 192.0.2.10:80\n";
+    for (line, text, status) in [
+        ("-A -u 192.0.2.11:53", "line 5: Service already exists", 255),
+        ("-a -t 192.0.2.10:80 -r 10.1.0.12 -m", "line 5: Service not defined", 255),
+        ("-A -t 192.0.2.12:80 -s nosuch", "line 5: Scheduler or persistence engine not found", 255),
+        ("-A -t nonsense:x", "line 5: illegal virtual server address[:port] specified", 2),
+        ("-A -t 192.0.2.12:80 --nosuch", "line 5: --nosuch: unknown option", 255),
+        ("-L", "line 5: the 'list' command changes nothing", 2),
+        ("-R", "line 5: the 'restore' command changes nothing", 2),
+        ("-h", "line 5: this is no command that changes something", 2),
+        ("nonsense", "line 5: this is no command that changes something", 2),
+    ] {
+        let text = format!("{text} (nothing was changed)\n");
+        restore(&format!("{good}{line}\n-C\n"), &text, status);
+        world.check("ipvsadm", &["-Sn"], "", (first, "", 0));
+    }
+    restore(good, "", 0);
+    world.check("ipvsadm", &["-Sn"], "", ("-A -u 192.0.2.11:53 -s wlc\n", "", 0));
+    let wrong = ("", "Illegal 'atomic' option with the 'save' command\n", 2);
+    world.check("ipvsadm", &["-S", "--atomic"], "", wrong);
+}
+
+#[test]
+fn a_table_is_replaced_at_once_on_request() {
+    let world = World::new("replaced");
+    world.serve();
+    let first = "-A -t 192.0.2.10:80 -s rr\n-a -t 192.0.2.10:80 -r 10.1.0.11:80 -m -w 1\n";
+    world.check("ipvsadm-restore", &["--atomic"], first, ("", "", 0));
+    let twice = "-A -t 192.0.2.10:80 -s wlc\n-A -t 192.0.2.10:80 -s wlc\n";
+    let text = "line 2: Service already exists (nothing was changed)\n";
+    world.check("ipvsadm-restore", &["--atomic"], twice, ("", text, 255));
+    world.check("ipvsadm", &["-Sn"], "", (first, "", 0));
+    world.check("ipvsadm-restore", &["--atomic"], "-A -f 7 -s wlc\n", ("", "", 0));
+    world.check("ipvsadm", &["-Sn"], "", ("-A -f 7 -s wlc\n", "", 0));
 }
 
 #[test]

@@ -4,6 +4,7 @@ use crate::dest::{DestKey, DestSpec};
 use crate::mark::MarkRule;
 use crate::service::{ServiceKey, ServiceSpec};
 use crate::sync::{SyncDaemon, SyncState};
+use crate::sysctl::{Sysctl, Value};
 
 /// One edit. A list of them is applied wholly or not at all.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -37,6 +38,8 @@ pub enum Command {
     DeleteMarkRule(MarkRule),
     /// `ipvs mark flush`: takes every rule off the list.
     FlushMarkRules,
+    /// `ipvs sysctl NAME=VALUE`: changes a setting of `net.ipv4.vs`.
+    SetSysctl(&'static Sysctl, Value),
 }
 
 /// The three timeouts of `ipvsadm --set`, in seconds; 0 leaves one as it is.
@@ -96,7 +99,8 @@ pub enum CommandError {
     OutOfRange,
     /// A value makes no sense here (`EINVAL`): an IPv6 prefix length outside
     /// 1..=128, a gue tunnel without port, an address that is not unicast, or
-    /// a destination of the other family without a tunnel.
+    /// a destination of the other family without a tunnel; or a value that a
+    /// setting cannot have.
     #[error("invalid argument")]
     Invalid,
     /// An address family that is neither IPv4 nor IPv6 (`EAFNOSUPPORT`).

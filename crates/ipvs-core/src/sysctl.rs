@@ -16,6 +16,14 @@ pub struct Sysctl {
     kind: Kind,
 }
 
+impl PartialEq for Sysctl {
+    fn eq(&self, other: &Self) -> bool {
+        self.name == other.name
+    }
+}
+
+impl Eq for Sysctl {}
+
 /// Where a setting stands in the record.
 type Field = fn(&mut Settings) -> &mut u32;
 
@@ -32,7 +40,8 @@ enum Kind {
     Threshold,
 }
 
-/// A value as it is read.
+/// A value as it is read. Of the pair of `sync_threshold` the second may be left out of
+/// what is written: then it stays.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Value {
     /// One number.
@@ -133,8 +142,25 @@ impl Sysctl {
 
     /// Sets it to what `text` says, as a write to its file would.
     pub fn set(&self, settings: &mut Settings, text: &str) -> Result<(), SysctlError> {
+        self.put(settings, self.read(text)?)
+    }
+
+    /// The value that `text` says; whether it may be had is not looked at.
+    pub fn read(&self, text: &str) -> Result<Value, SysctlError> {
         let mut words = text.split_ascii_whitespace();
         let first = number(words.next().ok_or(SysctlError::Invalid)?)?;
+        match (self.kind, words.next()) {
+            (Kind::Threshold, Some(second)) => Ok(Value::Two(int(first)?, int(number(second)?)?)),
+            _ => Ok(Value::One(first)),
+        }
+    }
+
+    /// Sets it to a value.
+    pub fn put(&self, settings: &mut Settings, value: Value) -> Result<(), SysctlError> {
+        let (first, second) = match value {
+            Value::One(first) => (first, None),
+            Value::Two(first, second) => (first.into(), Some(second)),
+        };
         match self.kind {
             Kind::Int(field, min, max) => {
                 let value = int(first)?;
@@ -158,10 +184,7 @@ impl Sysctl {
             }
             Kind::Threshold => {
                 let threshold = int(first)?;
-                let period = match words.next() {
-                    Some(word) => int(number(word)?)?,
-                    None => signed(settings.sync_threshold[1]),
-                };
+                let period = second.unwrap_or_else(|| signed(settings.sync_threshold[1]));
                 if threshold < 0 || period < 0 || (period != 0 && threshold >= period) {
                     return Err(SysctlError::Invalid);
                 }

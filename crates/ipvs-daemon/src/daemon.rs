@@ -20,6 +20,8 @@ use crate::{DaemonError, Options, start};
 const TICK: Duration = Duration::from_secs(1);
 /// Clients at a time; others wait to be accepted.
 const MOST_PEERS: usize = 256;
+/// Transactions at a time, each of which may take 64 MiB; others are told to try again.
+const MOST_TRANSACTIONS: usize = 4;
 
 /// A data plane behind its socket.
 #[derive(Debug)]
@@ -128,13 +130,22 @@ impl Daemon {
     fn serve_peers(&mut self, ready: &[bool], now: Instant) {
         let Self { peers, director, .. } = self;
         let mut ready = ready.iter();
+        let mut transactions = peers.iter().filter(|peer| peer.is_in_transaction()).count();
         peers.retain_mut(|peer| {
-            if ready.next() == Some(&true) && peer.go_on(director, now) == Stay::No {
-                return false;
+            if ready.next() == Some(&true) {
+                let before = usize::from(peer.is_in_transaction());
+                peer.let_begin(transactions < MOST_TRANSACTIONS + before);
+                let stay = peer.go_on(director, now);
+                transactions = transactions - before + usize::from(peer.is_in_transaction());
+                if stay == Stay::No {
+                    return false;
+                }
             }
             let alive = peer.is_alive(now);
             if !alive {
-                tracing::warn!("a client does not read its answers: hung up");
+                tracing::warn!(
+                    "a client does not read its answers or finish its transaction: hung up"
+                );
             }
             alive
         });

@@ -6,14 +6,14 @@ use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::time::{Duration, Instant};
 
 use ipvs_core::snapshot::Control;
-use ipvs_netlink::Access;
+use ipvs_netlink::{Access, Conversation};
 use rustix::event::PollFlags;
 use rustix::io::Errno;
 use rustix::net::{RecvFlags, SendFlags, recv, send};
 
 /// Longest request, in octets; a client of the kernel's family sends a few hundred.
 const LONGEST: usize = 64 * 1024;
-/// How long a client may leave its answers unread.
+/// How long a client may leave its answers unread, and a transaction unfinished.
 const PATIENCE: Duration = Duration::from_secs(10);
 
 /// Whether the client stays.
@@ -32,15 +32,16 @@ pub(crate) enum Stay {
 #[derive(Debug)]
 pub(crate) struct Peer {
     socket: OwnedFd,
-    access: Access,
+    conversation: Conversation,
     unsent: VecDeque<Vec<u8>>,
-    /// When the last datagram went out, or the first had to wait.
+    /// When the last datagram came in or went out, or the first had to wait.
     progress: Instant,
 }
 
 impl Peer {
     pub(crate) fn new(socket: OwnedFd, access: Access, now: Instant) -> Self {
-        Self { socket, access, unsent: VecDeque::new(), progress: now }
+        let conversation = Conversation::new(access);
+        Self { socket, conversation, unsent: VecDeque::new(), progress: now }
     }
 
     /// What the client is waited for.
@@ -48,9 +49,21 @@ impl Peer {
         if self.unsent.is_empty() { PollFlags::IN } else { PollFlags::OUT }
     }
 
-    /// Whether the client reads its answers, or at least did so lately.
+    /// Whether the client is in a transaction, which takes memory.
+    pub(crate) fn is_in_transaction(&self) -> bool {
+        self.conversation.is_in_transaction()
+    }
+
+    /// Whether the client may begin a transaction.
+    pub(crate) fn let_begin(&mut self, may: bool) {
+        self.conversation.let_begin(may);
+    }
+
+    /// Whether the client reads its answers and goes on with its transaction, or at least
+    /// did so lately.
     pub(crate) fn is_alive(&self, now: Instant) -> bool {
-        self.unsent.is_empty() || now.duration_since(self.progress) < PATIENCE
+        let is_waited_for = !self.unsent.is_empty() || self.is_in_transaction();
+        !is_waited_for || now.duration_since(self.progress) < PATIENCE
     }
 
     /// Goes on with the client, whose socket is ready for what it was waited for.
@@ -77,25 +90,13 @@ impl Peer {
         request.truncate(len);
         self.progress = now;
         let mut stay = Stay::Yes;
-        ipvs_netlink::serve_as(self.access, &request, control, &mut |datagram| {
+        let Self { socket, conversation, unsent, .. } = self;
+        conversation.serve(&request, control, &mut |datagram| {
             if stay == Stay::Yes {
-                stay = self.send(datagram);
+                stay = send_behind(socket, unsent, datagram);
             }
         });
         stay
-    }
-
-    /// Sends a datagram behind those that wait.
-    fn send(&mut self, datagram: &[u8]) -> Stay {
-        if self.unsent.is_empty() {
-            match send(&self.socket, datagram, SendFlags::NOSIGNAL) {
-                Ok(_) => return Stay::Yes,
-                Err(Errno::AGAIN | Errno::INTR | Errno::NOBUFS) => {}
-                Err(_) => return Stay::No,
-            }
-        }
-        self.unsent.push_back(datagram.to_vec());
-        Stay::Yes
     }
 
     /// Sends what waits, as far as the client takes it.
@@ -112,6 +113,19 @@ impl Peer {
         }
         Stay::Yes
     }
+}
+
+/// Sends a datagram behind those that wait.
+fn send_behind(socket: &OwnedFd, unsent: &mut VecDeque<Vec<u8>>, datagram: &[u8]) -> Stay {
+    if unsent.is_empty() {
+        match send(socket, datagram, SendFlags::NOSIGNAL) {
+            Ok(_) => return Stay::Yes,
+            Err(Errno::AGAIN | Errno::INTR | Errno::NOBUFS) => {}
+            Err(_) => return Stay::No,
+        }
+    }
+    unsent.push_back(datagram.to_vec());
+    Stay::Yes
 }
 
 impl AsFd for Peer {
@@ -166,21 +180,29 @@ mod tests {
         (Peer::new(ours, Access::Admin, Instant::now()), theirs)
     }
 
+    /// Keeps what a client sends.
+    struct Recorder<'a>(LocalTransport<'a>, Vec<Vec<u8>>);
+
+    impl Transport for &mut Recorder<'_> {
+        fn send(&mut self, message: &[u8]) -> std::io::Result<()> {
+            self.1.push(message.to_vec());
+            self.0.send(message)
+        }
+        fn receive(&mut self, buffer: &mut Vec<u8>) -> std::io::Result<()> {
+            self.0.receive(buffer)
+        }
+    }
+
     /// The requests that a client makes to get the status, as datagrams.
     fn status_requests() -> Vec<Vec<u8>> {
-        struct Recorder<'a>(LocalTransport<'a>, Vec<Vec<u8>>);
-        impl Transport for &mut Recorder<'_> {
-            fn send(&mut self, message: &[u8]) -> std::io::Result<()> {
-                self.1.push(message.to_vec());
-                self.0.send(message)
-            }
-            fn receive(&mut self, buffer: &mut Vec<u8>) -> std::io::Result<()> {
-                self.0.receive(buffer)
-            }
-        }
+        recorded(|client| drop(client.status().unwrap()))
+    }
+
+    /// What a client sends to do something, as datagrams.
+    fn recorded(what: impl FnOnce(&mut Client<&mut Recorder<'_>>)) -> Vec<Vec<u8>> {
         let mut talker = Talker;
         let mut recorder = Recorder(LocalTransport::new(&mut talker), Vec::new());
-        Client::new(&mut recorder).unwrap().status().unwrap();
+        what(&mut Client::new(&mut recorder).unwrap());
         recorder.1
     }
 
@@ -203,6 +225,33 @@ mod tests {
         assert_eq!(peer.unsent.len(), waiting, "no further request is answered meanwhile");
         assert!(peer.is_alive(start + PATIENCE / 2));
         assert!(!peer.is_alive(start + PATIENCE));
+    }
+
+    /// The requests that a client makes to have edits made at once, as datagrams.
+    fn transaction() -> Vec<Vec<u8>> {
+        recorded(|client| client.apply_all(&[Command::Flush]).unwrap())
+    }
+
+    #[test]
+    fn a_client_that_does_not_finish_its_transaction_is_parted_with_after_a_while() {
+        let (mut peer, theirs) = pair();
+        let start = Instant::now();
+        let go_on = |peer: &mut Peer, request: &[u8], now| {
+            send(&theirs, request, SendFlags::empty()).unwrap();
+            assert_eq!(peer.go_on(&mut Talker, now), Stay::Yes);
+            while read(&theirs).is_some() {}
+        };
+        let requests = transaction();
+        let (commit, before) = requests.split_last().unwrap();
+        for request in before {
+            go_on(&mut peer, request, start);
+        }
+        assert!(peer.is_in_transaction());
+        assert!(peer.is_alive(start + PATIENCE / 2));
+        assert!(!peer.is_alive(start + PATIENCE));
+        go_on(&mut peer, commit, start + PATIENCE / 2);
+        assert!(!peer.is_in_transaction());
+        assert!(peer.is_alive(start + 9 * PATIENCE), "nothing is waited for");
     }
 
     #[test]

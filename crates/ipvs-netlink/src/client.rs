@@ -22,8 +22,10 @@ use crate::{conn, controller, setting};
 mod batch;
 mod marks;
 mod proc;
+mod transaction;
 mod transport;
 
+pub use transaction::NotMade;
 pub use transport::{KernelTransport, LocalTransport, SeqpacketTransport, Transport};
 
 /// Why a request failed.
@@ -95,14 +97,22 @@ impl<T: Transport> Client<T> {
 
     /// Makes one edit.
     pub fn apply(&mut self, edit: &Command) -> Result<(), ClientError> {
-        match self.edit(edit) {
+        match self.edit(edit, flags::ACK) {
             Some(request) => self.exchange(request.bytes(), |_, _| Some(())),
-            None => self.change_marks(core::slice::from_ref(edit)),
+            None => self.apply_own(edit),
+        }
+    }
+
+    /// Makes an edit that there is no request of the kernel's family for.
+    fn apply_own(&mut self, edit: &Command) -> Result<(), ClientError> {
+        match edit {
+            Command::SetSysctl(sysctl, value) => self.set_setting(sysctl.name, &value.to_string()),
+            _ => self.change_marks(core::slice::from_ref(edit)),
         }
     }
 
     /// The request that makes an edit of services, destinations, timeouts or sync daemons.
-    fn edit(&mut self, edit: &Command) -> Option<Writer> {
+    fn edit(&mut self, edit: &Command, flags: u16) -> Option<Writer> {
         let number = match edit {
             Command::AddService(..) => command::NEW_SERVICE,
             Command::EditService(..) => command::SET_SERVICE,
@@ -115,9 +125,10 @@ impl<T: Transport> Client<T> {
             Command::SetTimeouts(_) => command::SET_CONFIG,
             Command::StartSync(_) => command::NEW_DAEMON,
             Command::StopSync(_) => command::DEL_DAEMON,
-            Command::AddMarkRule(_) | Command::DeleteMarkRule(_) | Command::FlushMarkRules => {
-                return None;
-            }
+            Command::AddMarkRule(_)
+            | Command::DeleteMarkRule(_)
+            | Command::FlushMarkRules
+            | Command::SetSysctl(..) => return None,
         };
         let write = |writer: &mut Writer| match edit {
             Command::AddService(key, spec) | Command::EditService(key, spec) => {
@@ -138,7 +149,8 @@ impl<T: Transport> Client<T> {
             | Command::Flush
             | Command::AddMarkRule(_)
             | Command::DeleteMarkRule(_)
-            | Command::FlushMarkRules => {}
+            | Command::FlushMarkRules
+            | Command::SetSysctl(..) => {}
             Command::StartSync(daemon) => sync::write(writer, daemon),
             Command::StopSync(state) => sync::write_state(writer, *state),
             Command::SetTimeouts(edit) => {
@@ -147,7 +159,7 @@ impl<T: Transport> Client<T> {
                 writer.u32(top::TIMEOUT_UDP, edit.udp);
             }
         };
-        Some(self.request(self.family, number, flags::ACK, write))
+        Some(self.request(self.family, number, flags, write))
     }
 
     /// One service.

@@ -16,6 +16,8 @@
 //! | 8 | `NEW_STATS` | | | (only as a reply) |
 //! | 9 | `GET_STATS` | | x | `NEW_STATS`, multi, the total and then one a CPU |
 //!
+//! From 10 on there are [transactions](crate::transaction), from 16 on [mark rules](crate::marks).
+//!
 //! | no | attribute | type |
 //! |---|---|---|
 //! | 1 | FAMILY | u16: 2 or 10, of client and virtual address |

@@ -5,7 +5,7 @@ use rustix::io::Errno;
 
 use crate::attr::{Attrs, BadAttr, Policy, Table, Writer};
 use crate::message::{Header, answer};
-use crate::{conn, marks, numbers};
+use crate::{conn, marks, numbers, transaction};
 
 /// Message type of the controller, fixed.
 pub const ID: u16 = 0x10;
@@ -98,6 +98,9 @@ const FAMILIES: [FamilyInfo; 3] = [
             (marks::CHANGE_MARKS, ADMIN | DO),
             (marks::GET_MARK, ADMIN | DUMP),
             (conn::GET_STATS, ADMIN | DUMP),
+            (transaction::BEGIN, ADMIN | DO),
+            (transaction::COMMIT, ADMIN | DO),
+            (transaction::DISCARD, ADMIN | DO),
         ],
     },
 ];

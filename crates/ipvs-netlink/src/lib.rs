@@ -3,13 +3,13 @@
 //!
 //! The bytes of this family are the API of the director. [`serve`] turns the
 //! datagrams of one request into calls of `Control` and datagrams of an
-//! answer; it has no socket, so that the daemon, a preloaded library and tests
-//! use the same code. [`Client`] asks a daemon over a unix seqpacket socket, a
+//! answer, and a [`Conversation`] those of a client; they have no socket, so that
+//! the daemon, a preloaded library and tests use the same code. [`Client`] asks a daemon over a unix seqpacket socket, a
 //! real kernel over generic netlink, or a `Control` in the same process.
 //!
-//! Beside the kernel's family there is one of our own, [`conn`], [`status`], [`marks`]
-//! and settings, for what the kernel only shows in `/proc` or not at all. `docs/netlink.md`
-//! describes both. [`sockopt`] and [`views`] are the two other ways in which a kernel can be
+//! Beside the kernel's family there is one of our own, [`conn`], [`status`], [`marks`],
+//! [`transaction`] and settings, for what the kernel only shows in `/proc` or not at all.
+//! `docs/netlink.md` describes both. [`sockopt`] and [`views`] are the two other ways in which a kernel can be
 //! asked: its old socket options, and its files.
 //!
 //! The numbers of the kernel's interface (commands, attributes, connection
@@ -21,6 +21,7 @@ pub mod attr;
 pub mod client;
 pub mod conn;
 pub mod controller;
+mod conversation;
 pub mod dest;
 mod errno;
 pub mod marks;
@@ -35,9 +36,11 @@ mod stats;
 pub mod status;
 pub mod sync;
 mod together;
+pub mod transaction;
 pub mod views;
 
-pub use client::{Client, ClientError, Info};
+pub use client::{Client, ClientError, Info, NotMade};
+pub use conversation::Conversation;
 pub use errno::errno_of;
 pub use rustix::io::Errno;
 pub use server::{Access, serve, serve_as};

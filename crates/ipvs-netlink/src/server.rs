@@ -6,12 +6,13 @@ use ipvs_core::snapshot::Control;
 use rustix::io::Errno;
 
 use crate::attr::{Policy, Table, Writer};
+use crate::conversation::Conversation;
 use crate::dest::{self, DestAttrs};
-use crate::message::{Header, Message, Messages, answer, done, flags, kind};
+use crate::message::{Header, Message, answer, done, flags, kind};
 use crate::numbers::{self, MAX_TIMEOUT_SECS, command, info, top};
 use crate::service::{self, ServiceAttrs};
 use crate::sync::{self, DaemonAttrs, SyncState};
-use crate::together::{Additions, Reply};
+use crate::transaction::changes;
 use crate::{conn, controller, errno_of, marks, setting, statistics, status};
 
 /// Length at which a dump begins a new datagram, in octets.
@@ -67,33 +68,19 @@ pub fn serve(request: &[u8], control: &mut dyn Control, reply: &mut dyn FnMut(&[
     serve_as(Access::Admin, request, control, reply);
 }
 
-/// [`serve`] for a peer that may lack rights.
+/// [`serve`] for a peer that may lack rights. A transaction ends with the datagram: it is a
+/// [`Conversation`] that has several.
 pub fn serve_as(
     access: Access,
     request: &[u8],
     control: &mut dyn Control,
     reply: &mut dyn FnMut(&[u8]),
 ) {
-    let mut reply = Reply::new(reply);
-    let mut additions = Additions::default();
-    for message in Messages(request) {
-        if additions.take(access, &message, control) {
-            continue;
-        }
-        additions.make(control, &mut reply);
-        let answered = answer_one(access, &message, control, &mut |bytes| reply.data(bytes));
-        match answered {
-            Ok(Answered::Dump) => {}
-            Ok(Answered::Plain) => reply.end(&message, Ok(())),
-            Err(errno) => reply.end(&message, Err(errno)),
-        }
-    }
-    additions.make(control, &mut reply);
-    reply.flush();
+    Conversation::new(access).serve(request, control, reply);
 }
 
 /// How a request was answered.
-enum Answered {
+pub(crate) enum Answered {
     /// Done, with or without data; wants an acknowledgement if asked for.
     Plain,
     /// By a dump, which is its own acknowledgement.
@@ -109,7 +96,7 @@ struct Request<'a, 'm> {
 }
 
 /// Answers one message, but for the acknowledgement.
-fn answer_one(
+pub(crate) fn answer_one(
     access: Access,
     message: &Message<'_>,
     control: &mut dyn Control,
@@ -170,8 +157,7 @@ fn own(
     if !is_known {
         return Err(Errno::OPNOTSUPP);
     }
-    let changes = matches!(request.command, conn::SET_SETTING | marks::CHANGE_MARKS);
-    if !access.allows(changes) {
+    if !access.allows(changes(conn::FAMILY_ID, request.command)) {
         return Err(Errno::PERM);
     }
     if request.command == marks::CHANGE_MARKS && !request.dump {
@@ -265,15 +251,7 @@ fn ipvs(
     {
         return Err(Errno::OPNOTSUPP);
     }
-    let changes = !matches!(
-        request.command,
-        command::GET_SERVICE
-            | command::GET_DEST
-            | command::GET_DAEMON
-            | command::GET_CONFIG
-            | command::GET_INFO
-    );
-    if !access.allows(changes) {
+    if !access.allows(changes(numbers::FAMILY_ID, request.command)) {
         return Err(Errno::PERM);
     }
     match (request.command, request.dump) {

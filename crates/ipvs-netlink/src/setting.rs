@@ -7,7 +7,8 @@
 //! | 1 | NAME | text, without `net.ipv4.vs.` |
 //! | 2 | VALUE | text, as the kernel reads and writes it |
 
-use ipvs_core::sysctl::{SysctlError, Value};
+use ipvs_core::command::Command;
+use ipvs_core::sysctl::{self, SysctlError, Value};
 use rustix::io::Errno;
 
 use crate::attr::{Table, Writer};
@@ -37,6 +38,16 @@ pub(crate) fn read(attrs: &[u8]) -> Option<(Option<String>, Option<String>)> {
     let table = Table::<3>::parse(attrs, &[]).ok()?;
     let text = |number| table.text(number).map(|text| String::from_utf8_lossy(text).into_owned());
     Some((text(NAME), text(VALUE)))
+}
+
+/// Reads what asks for a change.
+pub(crate) fn read_edit(attrs: &[u8]) -> Result<Command, Errno> {
+    let (name, text) = read(attrs).ok_or(Errno::RANGE)?;
+    let name = name.ok_or(Errno::INVAL)?;
+    let text = text.ok_or(Errno::INVAL)?;
+    let sysctl = sysctl::find(&name).ok_or(Errno::NOENT)?;
+    let value = sysctl.read(&text).map_err(errno_of)?;
+    Ok(Command::SetSysctl(sysctl, value))
 }
 
 /// The errno that stands for a refused change.

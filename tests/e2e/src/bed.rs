@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::fs::{self, File};
-use std::io::{BufRead as _, BufReader};
+use std::io::{BufRead as _, BufReader, Write as _};
 use std::net::{IpAddr, SocketAddr};
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output, Stdio};
@@ -247,6 +247,16 @@ impl Bed {
         let mut command = Command::new(PROGRAM);
         command.args(arguments).env("IPVS_SOCKET", self.socket()).env(AS_PROGRAM, "1");
         Ok(command.stdin(Stdio::null()).output()?)
+    }
+
+    /// Runs `ipvsadm` with the words of `line` and `input` on its standard input.
+    pub fn ipvsadm_reading(&self, line: &str, input: &str) -> Result<Output> {
+        let mut command = Command::new(PROGRAM);
+        command.arg("adm").args(line.split(' ')).env("IPVS_SOCKET", self.socket());
+        command.env(AS_PROGRAM, "1").stdin(Stdio::piped());
+        let mut child = command.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn()?;
+        child.stdin.take().context("no pipe")?.write_all(input.as_bytes())?;
+        Ok(child.wait_with_output()?)
     }
 
     /// Runs `ipvsadm` with the words of `line`, and returns what it printed.

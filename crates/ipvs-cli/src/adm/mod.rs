@@ -15,9 +15,10 @@ use ipvs_netlink::{Client, ClientError, Info};
 
 use self::list::ListError;
 use self::names::Names;
-use self::options::Verb;
+use self::options::{Given, Verb};
 use self::parse::{Invocation, Stop};
 
+mod atomic;
 mod change;
 mod endpoint;
 mod errors;
@@ -126,7 +127,7 @@ pub fn run<T: Transport>(
     let name = program.rsplit(|&octet| octet == b'/').next().unwrap_or(&[]).to_vec();
     let result = match name.as_slice() {
         b"ipvsadm-save" => save(io, &words, connect),
-        b"ipvsadm-restore" => restore_anew(io, connect),
+        b"ipvsadm-restore" => restore_anew(io, &words, connect),
         _ => tool(io, program, &words, connect),
     };
     match result {
@@ -169,14 +170,18 @@ fn save<T: Transport>(
 }
 
 /// `ipvsadm-restore`: empties the table and reads the input but for comments.
-/// It looks at no arguments.
+/// It looks at no arguments but our own.
 fn restore_anew<T: Transport>(
     mut io: Io<'_>,
+    words: &[Vec<u8>],
     connect: impl FnOnce() -> Result<Session<T>, Unreachable>,
 ) -> io::Result<u8> {
     match connect() {
         Ok(session) => {
             let mut tool = Tool { io, program: b"ipvsadm".to_vec(), session };
+            if words.iter().any(|word| word == b"--atomic") {
+                return tool.restore_at_once(true).map(Outcome::status);
+            }
             tool.line(&[b"-C".to_vec()], false)?;
             tool.restore(true).map(Outcome::status)
         }
@@ -186,6 +191,14 @@ fn restore_anew<T: Transport>(
             unreachable.report(&mut io, &[])
         }
     }
+}
+
+/// The words of a line of a restore.
+fn words_of(line: &[u8]) -> Vec<Vec<u8>> {
+    line.split(|octet| matches!(octet, b' ' | b'\t' | b'\r' | b'\n'))
+        .filter(|word| !word.is_empty() && *word != b"ipvsadm")
+        .map(<[u8]>::to_vec)
+        .collect()
 }
 
 /// What a command line came to.
@@ -222,6 +235,7 @@ impl<T: Transport> Tool<'_, T> {
         };
         match line.verb {
             Verb::List | Verb::Save => self.show(&line),
+            Verb::Restore if line.given.has(Given::Atomic) => self.restore_at_once(false),
             Verb::Restore => self.restore(false),
             _ => match change::change(&mut self.session.client, &line) {
                 Ok(()) => Ok(Outcome::Done(0)),
@@ -257,11 +271,7 @@ impl<T: Transport> Tool<'_, T> {
         let mut edits = Vec::new();
         while self.io.stdin.read_until(b'\n', &mut line)? != 0 {
             let is_comment = skip_comments && line.starts_with(b"#");
-            let words: Vec<Vec<u8>> = line
-                .split(|octet| matches!(octet, b' ' | b'\t' | b'\r' | b'\n'))
-                .filter(|word| !word.is_empty() && *word != b"ipvsadm")
-                .map(<[u8]>::to_vec)
-                .collect();
+            let words = words_of(&line);
             line.clear();
             if words.is_empty() || is_comment {
                 continue;

@@ -99,11 +99,12 @@ pub(crate) enum Given {
     TunRemCsum,
     Json,
     Full,
+    Atomic,
 }
 
 impl Given {
     /// All of them, in order.
-    pub(crate) const ALL: [Self; 36] = [
+    pub(crate) const ALL: [Self; 37] = [
         Self::Numeric,
         Self::Connection,
         Self::ServiceAddress,
@@ -140,6 +141,7 @@ impl Given {
         Self::TunRemCsum,
         Self::Json,
         Self::Full,
+        Self::Atomic,
     ];
 
     /// Its name in messages.
@@ -181,6 +183,7 @@ impl Given {
             Self::TunRemCsum => "tun-remcsum",
             Self::Json => "json",
             Self::Full => "full",
+            Self::Atomic => "atomic",
         }
     }
 }
@@ -304,9 +307,10 @@ pub(crate) const OPTIONS: &[Spec<Typed>] = &[
     flag("persistent-conn", None, Typed::Plain(Given::PersistentConn)),
     flag("tun-info", None, Typed::Plain(Given::TunInfo)),
     flag("exact", Some(b'X'), Typed::Plain(Given::Exact)),
-    // These two are ours.
+    // These three are ours.
     flag("json", None, Typed::Plain(Given::Json)),
     flag("full", None, Typed::Plain(Given::Full)),
+    flag("atomic", None, Typed::Plain(Given::Atomic)),
     flag("nosort", None, Typed::Plain(Given::NoSort)),
     flag("sort", None, Typed::Sort),
     valued("mcast-interface", None, Typed::Plain(Given::McastInterface)),

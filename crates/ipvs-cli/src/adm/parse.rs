@@ -294,6 +294,7 @@ impl<'a> Line<'a> {
             Given::Numeric
             | Given::Json
             | Given::Full
+            | Given::Atomic
             | Given::Connection
             | Given::ServiceAddress
             | Given::ForwardingMethod

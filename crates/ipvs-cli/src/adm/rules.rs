@@ -153,6 +153,7 @@ fn rule_of_command(verb: Verb, option: Given) -> Rule {
         | Given::TunInfo
         | Given::Json => free(verb == Verb::List),
         Given::Full => free(verb == Verb::Save),
+        Given::Atomic => free(verb == Verb::Restore),
     }
 }
 

@@ -11,7 +11,7 @@ use crate::numbers::command;
 use crate::service;
 
 /// Octets of requests in one datagram; every director takes more.
-const DATAGRAM_LEN: usize = 16 * 1024;
+pub(super) const DATAGRAM_LEN: usize = 16 * 1024;
 /// Services whose destinations are asked for at once.
 const SERVICES: usize = 32;
 
@@ -27,7 +27,7 @@ impl<T: Transport> Client<T> {
         let mut datagram = Vec::new();
         let mut count = 0;
         for edit in edits {
-            let request = self.edit(edit);
+            let request = self.edit(edit, flags::ACK);
             if let Some(request) = &request {
                 datagram.extend_from_slice(request.bytes());
                 count += 1;
@@ -38,7 +38,7 @@ impl<T: Transport> Client<T> {
                 count = 0;
             }
             if request.is_none() {
-                outcomes.push(self.change_marks(core::slice::from_ref(edit)));
+                outcomes.push(self.apply_own(edit));
             }
         }
         self.exchange_all(&datagram, count, &mut outcomes)?;

@@ -13,6 +13,8 @@ use rustix::net::{
     recv, send, sendto, socket_with,
 };
 
+use crate::{Access, Conversation};
+
 /// Longest datagram that is read, in octets; no director sends longer ones.
 const BUFFER_LEN: usize = 64 * 1024;
 
@@ -120,13 +122,15 @@ impl Transport for KernelTransport {
 /// A [`Control`] in this process, asked in bytes all the same.
 pub struct LocalTransport<'a> {
     control: &'a mut dyn Control,
+    conversation: Conversation,
     datagrams: VecDeque<Vec<u8>>,
 }
 
 impl<'a> LocalTransport<'a> {
     /// Answers from `control`.
     pub fn new(control: &'a mut dyn Control) -> Self {
-        Self { control, datagrams: VecDeque::new() }
+        let conversation = Conversation::new(Access::Admin);
+        Self { control, conversation, datagrams: VecDeque::new() }
     }
 }
 
@@ -138,8 +142,8 @@ impl fmt::Debug for LocalTransport<'_> {
 
 impl Transport for LocalTransport<'_> {
     fn send(&mut self, message: &[u8]) -> io::Result<()> {
-        let datagrams = &mut self.datagrams;
-        crate::serve(message, self.control, &mut |bytes| datagrams.push_back(bytes.to_vec()));
+        let Self { control, conversation, datagrams } = self;
+        conversation.serve(message, *control, &mut |bytes| datagrams.push_back(bytes.to_vec()));
         Ok(())
     }
 

@@ -144,6 +144,11 @@ impl SmallTable {
                 self.marks.remove(at.ok_or(CommandError::NoSuchMarkRule)?);
             }
             Command::FlushMarkRules => self.marks.clear(),
+            Command::SetSysctl(sysctl, value) => {
+                let put = sysctl.put(&mut self.settings, value);
+                put.or(Err(CommandError::Invalid))?;
+                defence::adjust(&mut self.settings, u64::MAX);
+            }
         }
         Ok(())
     }

@@ -5,7 +5,8 @@ use std::collections::{HashMap, HashSet};
 
 use ipvs_core::addr::{Addr, Family};
 use ipvs_core::command::{Command, CommandError, TimeoutEdit};
-use ipvs_core::conn::ConnFlags;
+use ipvs_core::conn::{ConnFlags, NONE};
+use ipvs_core::defence;
 use ipvs_core::dest::{Dest, DestId, DestKey, DestSpec};
 use ipvs_core::engine::{Caller, CallerKey};
 use ipvs_core::mark::MarkRule;
@@ -16,6 +17,7 @@ use ipvs_core::settings::Settings;
 use ipvs_core::snapshot::Refused;
 use ipvs_core::sync::SyncDaemon;
 
+use super::deleted::{Deleted, Left};
 use super::own::{Own, Owned};
 use super::trash::Trashed;
 use super::words::MemoryEdit;
@@ -34,14 +36,14 @@ pub(super) struct Draft {
     /// Destinations to be cleared before they are listed.
     reset: Vec<(DestId, Reset)>,
     /// Destinations that left their service.
-    deleted: Vec<(DestId, ServiceKey, u64)>,
+    deleted: Deleted,
     pub(super) memory: Vec<(ServiceKey, MemoryEdit)>,
     zero: Vec<Option<ServiceKey>>,
     /// The mark rules, if they were touched.
     marks: Option<Vec<MarkRule>>,
     /// Sync daemons.
     pub(super) sync: Vec<SyncDaemon>,
-    settings: Settings,
+    pub(super) settings: Settings,
     taken_services: Vec<u32>,
     taken_dests: Vec<u32>,
     taken_back: Vec<Trashed>,
@@ -79,7 +81,7 @@ impl<S: Store> Registry<S> {
             dests: HashMap::new(),
             last_weights: HashMap::new(),
             reset: Vec::new(),
-            deleted: Vec::new(),
+            deleted: Deleted::default(),
             memory: Vec::new(),
             zero: Vec::new(),
             marks: None,
@@ -140,6 +142,11 @@ impl<S: Store> Registry<S> {
                 draft.marks = Some(Vec::new());
                 Ok(())
             }
+            Command::SetSysctl(sysctl, value) => {
+                let put = sysctl.put(&mut draft.settings, *value);
+                defence::adjust(&mut draft.settings, self.store.memory().free);
+                put.or(Err(CommandError::Invalid))
+            }
         }
     }
 
@@ -167,10 +174,17 @@ impl<S: Store> Registry<S> {
             return Err(CommandError::ServiceExists);
         }
         let kind = check::service(key, spec)?;
-        let limit = self.service_ids.limit();
-        let full = CommandError::Full { what: "services", limit };
-        let id = self.service_ids.take().ok_or(full)?;
-        draft.taken_services.push(id);
+        // One that was there before the list began, and is added anew, keeps its place: so
+        // a whole configuration can be replaced by its like without room for both.
+        let id = if let Some(before) = self.services.get(key) {
+            before.id
+        } else {
+            let limit = self.service_ids.limit();
+            let full = CommandError::Full { what: "services", limit };
+            let id = self.service_ids.take().ok_or(full)?;
+            draft.taken_services.push(id);
+            id
+        };
         self.serial += 1;
         let entry = Entry {
             key: *key,
@@ -209,7 +223,11 @@ impl<S: Store> Registry<S> {
 
     fn delete_service(&mut self, draft: &mut Draft, key: &ServiceKey) -> Result<(), CommandError> {
         let entry = self.entry(draft, key)?;
-        draft.deleted.extend(entry.dests.iter().map(|id| (*id, *key, entry.serial)));
+        for id in entry.dests {
+            if let Some(dest) = self.dest_in(draft, id) {
+                draft.deleted.put(dest.key, Left { id, service: *key, serial: entry.serial });
+            }
+        }
         draft.services.insert(*key, None);
         Ok(())
     }
@@ -237,12 +255,12 @@ impl<S: Store> Registry<S> {
         if self.position(draft, &entry, key).is_some() {
             return Err(CommandError::DestExists);
         }
-        let id = if let Some((id, serial)) = self.take_deleted(draft, service, key) {
+        let id = if let Some(left) = draft.deleted.take(service, key) {
             // Its count never left a service that stays; it does not follow to another one.
-            if serial != entry.serial {
-                draft.reset.push((id, Reset::Statistics));
+            if left.serial != entry.serial {
+                draft.reset.push((left.id, Reset::Statistics));
             }
-            id
+            left.id
         } else if let Some(trashed) = self.trash.take(service, key) {
             draft.taken_back.push(trashed);
             let same = trashed.serial == entry.serial;
@@ -269,20 +287,6 @@ impl<S: Store> Registry<S> {
         draft.has_changed(service, self.levels(draft, &entry));
         draft.services.insert(*service, Some(entry));
         Ok(())
-    }
-
-    /// Takes back a destination that the same list of commands deleted before.
-    fn take_deleted(
-        &self,
-        draft: &mut Draft,
-        service: &ServiceKey,
-        key: &DestKey,
-    ) -> Option<(DestId, u64)> {
-        let place = draft.deleted.iter().rposition(|(id, of, _)| {
-            of == service && self.dest_in(draft, *id).is_some_and(|dest| dest.key == *key)
-        })?;
-        let (id, _, serial) = draft.deleted.remove(place);
-        Some((id, serial))
     }
 
     fn edit_dest(
@@ -321,7 +325,7 @@ impl<S: Store> Registry<S> {
         let position = self.position(draft, &entry, key).ok_or(CommandError::NoSuchDest)?;
         let len = entry.dests.len();
         let id = entry.dests.remove(position);
-        draft.deleted.push((id, *service, entry.serial));
+        draft.deleted.put(*key, Left { id, service: *service, serial: entry.serial });
         let levels = self.levels(draft, &entry);
         #[expect(clippy::cast_possible_truncation, reason = "a list is shorter than 2^32")]
         draft.memory.push((*service, MemoryEdit::Removed(position as u32, len as u32, levels)));
@@ -364,15 +368,15 @@ impl<S: Store> Registry<S> {
         self.addrs.stale |= draft.services.values().any(Option::is_none);
         self.retire_owned(owned);
         let now = self.store.now();
-        for (id, service, serial) in &draft.deleted {
-            if let Some(dest) = self.dests.get_mut(id) {
-                dest.flags = 0;
+        for Left { id, service, serial } in draft.deleted.iter() {
+            if let Some(dest) = self.dests.get(id) {
                 self.trash.put(*id, dest.key, *service, *serial, now);
             }
         }
         let mut kept = HashSet::new();
         for (key, touched) in draft.services {
             let id = touched.as_ref().map(|entry| entry.id);
+            let serial = touched.as_ref().map(|entry| entry.serial);
             kept.extend(id);
             let before = match touched {
                 Some(entry) => self.services.insert(key, entry),
@@ -381,6 +385,8 @@ impl<S: Store> Registry<S> {
             let Some(before) = before else { continue };
             if id != Some(before.id) {
                 self.service_ids.retire(before.id);
+            }
+            if serial != Some(before.serial) {
                 self.estimates.forget_service(before.id);
             }
             if runs.contains(&key) {
@@ -527,15 +533,23 @@ impl<S: Store> Registry<S> {
     /// Marks deleted destinations, moves what they counted into their
     /// service's base and lets the sweep end their connections if it shall.
     fn retire_dests(&mut self, draft: &Draft) -> Result<(), S::Error> {
-        for (id, _, _) in &draft.deleted {
+        for Left { id, service, serial } in draft.deleted.iter() {
             let Some(mut dest) = self.dests.get(id).copied() else { continue };
             dest.flags = 0;
-            self.store.put_dest(*id, &dest)?;
-            self.retire_count(*id, Owner::Service(dest.service))?;
+            // Another service of this key may have its place by now: it counts from zero, and
+            // a new daemon must not take what the old one left for its own.
+            let new = draft.services.get(service).and_then(Option::as_ref);
+            if new.is_none_or(|new| new.serial == *serial) {
+                self.retire_count(*id, Owner::Service(dest.service))?;
+            } else {
+                dest.service = NONE;
+            }
             self.retire_count(*id, Owner::Total)?;
+            self.store.put_dest(*id, &dest)?;
+            self.dests.insert(*id, dest);
         }
-        if draft.settings.expire_nodest_conn != 0 && !draft.deleted.is_empty() {
-            let gone: Vec<DestId> = draft.deleted.iter().map(|(id, _, _)| *id).collect();
+        let gone: HashSet<DestId> = draft.deleted.iter().map(|left| left.id).collect();
+        if draft.settings.expire_nodest_conn != 0 && !gone.is_empty() {
             self.end_connections_of(&gone)?;
         }
         Ok(())
@@ -550,7 +564,7 @@ impl<S: Store> Registry<S> {
     }
 
     /// Ends the connections of deleted destinations now (`expire_nodest_conn`).
-    fn end_connections_of(&mut self, gone: &[DestId]) -> Result<(), S::Error> {
+    fn end_connections_of(&mut self, gone: &HashSet<DestId>) -> Result<(), S::Error> {
         let mut ending = Vec::new();
         self.store.each_conn(&mut |id, conn| {
             if gone.contains(&conn.dest.get()) && !conn.has(ConnFlags::TEMPLATE) {

@@ -19,24 +19,25 @@ impl<S: Store> Registry<S> {
         let drafted = draft.services.values().flatten();
         // As a rule nobody has an engine, and an edit must not look at every service.
         if self.callers.is_empty()
-            && self.settings.nat_icmp_send == 0
+            && draft.settings.nat_icmp_send == 0
             && drafted.clone().all(|entry| entry.spec.engine.is_empty())
         {
             return HashMap::new();
         }
         let kept = self.services.iter().filter(|(key, _)| !draft.services.contains_key(*key));
-        self.callers_of(&drafted.chain(kept.map(|(_, entry)| entry)))
+        self.callers_of(draft, &drafted.chain(kept.map(|(_, entry)| entry)))
     }
 
     /// Those of services, the destinations of which are written already.
     fn callers_of<'e>(
         &self,
+        draft: &Draft,
         entries: &(impl Iterator<Item = &'e Entry> + Clone),
     ) -> HashMap<CallerKey, Caller> {
         let mut callers = HashMap::new();
         // Those of services with an engine last: they win.
         for with_engine in [false, true] {
-            if !with_engine && self.settings.nat_icmp_send == 0 {
+            if !with_engine && draft.settings.nat_icmp_send == 0 {
                 continue;
             }
             for entry in entries.clone() {
@@ -77,15 +78,6 @@ impl<S: Store> Registry<S> {
                 callers.insert(key, Caller { service: entry.key, dest: id });
             }
         }
-    }
-
-    /// Has the table follow a changed setting.
-    pub(super) fn refresh_callers(&mut self) -> Result<(), S::Error> {
-        let callers = self.callers_of(&self.services.values());
-        self.add_callers(&callers)?;
-        self.remove_callers(&callers)?;
-        let count = u32::try_from(self.callers.len()).unwrap_or(u32::MAX);
-        self.change_settings(|settings| settings.callers = count)
     }
 
     /// Writes what is new among `callers`.

@@ -9,6 +9,7 @@ pub mod adopt;
 mod apply;
 mod callers;
 mod check;
+mod deleted;
 mod estimates;
 mod ids;
 mod marks;

@@ -2,7 +2,6 @@
 
 use ipvs_core::command::{Command, CommandError};
 use ipvs_core::conn::{Conn, ConnFlags};
-use ipvs_core::defence;
 use ipvs_core::dest::{Dest, DestId};
 use ipvs_core::engine;
 use ipvs_core::mark::MarkRule;
@@ -138,17 +137,10 @@ impl<S: Store> Control for Registry<S> {
 
     fn set_sysctl(&mut self, name: &str, text: &str) -> Result<(), SysctlError> {
         let sysctl = sysctl::find(name).ok_or(SysctlError::Unknown)?;
-        let mut settings = self.settings;
-        sysctl.set(&mut settings, text)?;
-        defence::adjust(&mut settings, self.store.memory().free);
-        let calls = settings.nat_icmp_send != self.settings.nat_icmp_send;
-        let mut written = self.change_settings(|it| *it = settings);
-        if calls && written.is_ok() {
-            written = self.refresh_callers();
-        }
-        written.map_err(|error| {
-            tracing::error!(%error, "the settings could not be written");
-            SysctlError::Plane
+        let edit = Command::SetSysctl(sysctl, sysctl.read(text)?);
+        self.apply(&[edit]).map_err(|refused| match refused.error {
+            CommandError::Plane => SysctlError::Plane,
+            _ => SysctlError::Invalid,
         })
     }
 

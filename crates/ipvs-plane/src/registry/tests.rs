@@ -11,7 +11,7 @@ use ipvs_core::name::Name;
 use ipvs_core::sched::{self, Flow};
 use ipvs_core::service::{ServiceKey, ServiceSpec};
 use ipvs_core::snapshot::Control as _;
-use ipvs_core::sysctl::SysctlError;
+use ipvs_core::sysctl::{self, SysctlError};
 use ipvs_core::tables::Tables as _;
 use ipvs_core::time::{Instant, Millis};
 
@@ -173,6 +173,73 @@ fn a_configuration_replaced_in_one_list_keeps_its_connections_but_no_statistics(
     registry.tick();
     registry.apply(&[add_service(81), add_dest(81, 3)]).unwrap();
     assert_eq!(members(&registry), [id_of(&registry, 2), id_of(&registry, 1)]);
+}
+
+#[test]
+fn a_configuration_that_fills_the_tables_can_be_replaced_by_its_like_in_one_list() {
+    let mut registry = registry();
+    let all = [add_service(80), add_dest(80, 1), add_dest(80, 2), add_service(81)];
+    let all = [&all[..], &[add_dest(81, 1), add_dest(81, 2)]].concat();
+    for _ in 0..3 {
+        registry.apply(&[&[Command::Flush][..], &all].concat()).unwrap();
+    }
+    let twice = [&[Command::Flush][..], &all, &[Command::Flush], &all].concat();
+    registry.apply(&twice).unwrap();
+    assert_eq!(members(&registry).len(), 2);
+    // What was refused has taken nothing either.
+    let refused = [&[Command::Flush][..], &all, &[add_service(80)]].concat();
+    assert_eq!(registry.apply(&refused).unwrap_err().error, CommandError::ServiceExists);
+    registry.apply(&[&[Command::Flush][..], &all].concat()).unwrap();
+}
+
+#[test]
+fn what_the_old_service_counted_is_not_of_the_new_one_in_its_place() {
+    let mut registry = registry();
+    registry.apply(&[add_service(80), add_dest(80, 1)]).unwrap();
+    let id = id_of(&registry, 1).unwrap();
+    registry.store().counters(id).unwrap().count_in(100);
+    registry.apply(&[Command::Flush, add_service(80), add_dest(80, 2)]).unwrap();
+    pass_interval(&mut registry);
+    assert_eq!(registry.service(&service(80)).unwrap().counters.in_bytes, 0);
+    assert_eq!(registry.statistics().0.in_bytes, 100, "the total forgets nothing");
+}
+
+#[test]
+fn a_new_daemon_tells_what_the_old_service_left_from_what_is_of_the_new_one() {
+    let mut first = registry();
+    first.apply(&[add_service(80), add_dest(80, 1)]).unwrap();
+    let id = id_of(&first, 1).unwrap();
+    refer_to(&first, id, 1);
+    first.store().counters(id).unwrap().count_in(100);
+    first.apply(&[Command::Flush, add_service(80)]).unwrap();
+    let record = *first.store().dest(id).unwrap();
+    let services = vec![(*first.store().service(&service(80)).unwrap(), Vec::new())];
+    let found = Found { services, dests: [(id, record)].into(), ..Found::default() };
+    let mut second = Registry::adopt(first.store, found);
+    second.apply(&[add_dest(80, 1)]).unwrap();
+    pass_interval(&mut second);
+    assert_eq!(second.service(&service(80)).unwrap().counters.in_bytes, 0);
+    let mut listed = Vec::new();
+    second.dests(&service(80), &mut |dest| listed.push((dest.active, dest.counters.in_bytes)));
+    assert_eq!(listed, [(0, 0)]);
+}
+
+#[test]
+fn settings_change_with_the_rest_of_a_list_or_not_at_all() {
+    let mut registry = registry();
+    let set =
+        |name, value| Command::SetSysctl(sysctl::find(name).unwrap(), sysctl::Value::One(value));
+    let refused = [set("sloppy_tcp", 1), add_service(80), set("drop_entry", 4)];
+    let refused = registry.apply(&refused).unwrap_err();
+    assert_eq!((refused.position, refused.error), (2, CommandError::Invalid));
+    assert_eq!(registry.settings().sloppy_tcp, 0);
+    assert!(registry.service(&service(80)).is_none());
+    let calls = [set("nat_icmp_send", 1), add_service(80), add_dest(80, 1), set("drop_packet", 3)];
+    registry.apply(&calls).unwrap();
+    let settings = registry.settings();
+    assert_eq!((settings.callers, settings.drop_rate), (1, settings.am_droprate));
+    registry.apply(&[set("nat_icmp_send", 0)]).unwrap();
+    assert_eq!(registry.settings().callers, 0);
 }
 
 #[test]

@@ -57,7 +57,7 @@ pub(crate) fn refused_commands(plane: Plane) -> Result<()> {
     Ok(())
 }
 
-fn connected(bed: &Bed) -> Result<OwnedFd> {
+pub(crate) fn connected(bed: &Bed) -> Result<OwnedFd> {
     let kind = SockType::SeqPacket;
     let socket = socket(AddressFamily::Unix, kind, SockFlag::SOCK_CLOEXEC, None)?;
     setsockopt(&socket, sockopt::SndBuf, &(1 << 20))?;
@@ -110,7 +110,7 @@ pub(crate) fn slow_client(plane: Plane) -> Result<()> {
 }
 
 /// What a client sends to add a service.
-fn request_to_add(port: u16) -> Vec<u8> {
+pub(crate) fn request_to_add(port: u16) -> Vec<u8> {
     let key = ServiceKey::address(Family::V4, 6, Addr::v4([192, 0, 2, 101]), port);
     let spec = ServiceSpec {
         scheduler: "rr".into(),
@@ -126,10 +126,15 @@ fn request_to_add(port: u16) -> Vec<u8> {
 
 /// A message of the family.
 fn message(command: u8, flags: u16, attrs: &[u8]) -> Vec<u8> {
+    message_of(numbers::FAMILY_ID, command, flags, attrs)
+}
+
+/// A message of a family.
+pub(crate) fn message_of(family: u16, command: u8, flags: u16, attrs: &[u8]) -> Vec<u8> {
     let mut octets = Vec::new();
     let len = u32::try_from(20 + attrs.len()).unwrap_or(u32::MAX);
     octets.extend(len.to_ne_bytes());
-    octets.extend(numbers::FAMILY_ID.to_ne_bytes());
+    octets.extend(family.to_ne_bytes());
     octets.extend(flags.to_ne_bytes());
     octets.extend([1_u32, 0].iter().flat_map(|word| word.to_ne_bytes()));
     octets.extend([command, numbers::FAMILY_VERSION, 0, 0]);

@@ -8,6 +8,7 @@
 
 mod adopt;
 mod api;
+mod atomic;
 mod control;
 mod cpus;
 mod datagrams;
@@ -96,6 +97,8 @@ const TESTS: &[Test] = &[
     ("ldirectord_takes_servers_out_and_in", control::NEEDS_LDIRECTORD, BPF, control::ldirectord),
     ("python_speaks_netlink_and_socket_options", control::NEEDS_PYTHON, USER, control::python),
     ("a_refused_command_changes_nothing", &[], &PLANES, api::refused_commands),
+    ("an_atomic_restore_is_made_wholly_or_not_at_all", &[], &PLANES, atomic::restore),
+    ("half_a_transaction_leaves_nothing", &[], USER, atomic::half),
     ("nonsense_on_the_socket_harms_nobody", &[], USER, api::nonsense),
     ("a_client_that_does_not_read_delays_nobody", &[], USER, api::slow_client),
     ("a_flood_of_malformed_messages_changes_nothing", &[], USER, api::flood),

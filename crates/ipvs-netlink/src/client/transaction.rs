@@ -1,0 +1,92 @@
+//! The client's part of transactions.
+
+use ipvs_core::command::Command;
+use rustix::io::Errno;
+
+use super::batch::DATAGRAM_LEN;
+use super::{Client, ClientError, Transport};
+use crate::attr::Writer;
+use crate::message::flags;
+use crate::{conn, marks, setting, transaction};
+
+/// Why a list of edits was not made. Nothing was changed.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum NotMade {
+    /// One of them was refused.
+    #[error("edit {position}: {}", reason.as_deref().unwrap_or("refused"))]
+    Edit {
+        /// Its position in the list, from 0.
+        position: usize,
+        /// What it would have been refused with, alone.
+        errno: Errno,
+        /// Why, in the director's words, if it has some.
+        reason: Option<String>,
+    },
+    /// The director makes one edit at a time only, as a kernel does.
+    #[error("the director makes one edit at a time only")]
+    Unsupported,
+    /// Something else.
+    #[error(transparent)]
+    Failed(#[from] ClientError),
+}
+
+impl<T: Transport> Client<T> {
+    /// Makes edits in order, all at once or none.
+    pub fn apply_all(&mut self, edits: &[Command]) -> Result<(), NotMade> {
+        if self.transport.is_kernel() {
+            return Err(NotMade::Unsupported);
+        }
+        let family = self.resolve(conn::FAMILY_NAME)?;
+        self.command(family, transaction::BEGIN).map_err(|error| match error {
+            ClientError::Refused(Errno::OPNOTSUPP) => NotMade::Unsupported,
+            error => error.into(),
+        })?;
+        // None asks for an acknowledgement: what is wrong is said of all of them in the end.
+        let mut datagram = Vec::new();
+        for edit in edits {
+            let request = match self.edit(edit, 0) {
+                Some(request) => request,
+                None => self.own_edit(family, edit),
+            };
+            datagram.extend_from_slice(request.bytes());
+            if datagram.len() >= DATAGRAM_LEN {
+                self.transport.send(&datagram).map_err(ClientError::from)?;
+                datagram.clear();
+            }
+        }
+        if !datagram.is_empty() {
+            self.transport.send(&datagram).map_err(ClientError::from)?;
+        }
+        let mut at_fault = None;
+        let request = self.request(family, transaction::COMMIT, flags::ACK, |_| {});
+        let outcome = self.exchange(request.bytes(), |_, attrs| {
+            at_fault = Some(transaction::read_refused(attrs)?);
+            Some(())
+        });
+        match (outcome, at_fault) {
+            (Err(ClientError::Refused(errno)), Some((position, reason))) => {
+                let position = usize::try_from(position).unwrap_or(usize::MAX);
+                Err(NotMade::Edit { position, errno, reason })
+            }
+            (outcome, _) => Ok(outcome?),
+        }
+    }
+
+    /// Sends a command without attributes and awaits its acknowledgement.
+    fn command(&mut self, family: u16, command: u8) -> Result<(), ClientError> {
+        let request = self.request(family, command, flags::ACK, |_| {});
+        self.exchange(request.bytes(), |_, _| Some(()))
+    }
+
+    /// The request that makes an edit of what only our own family has.
+    fn own_edit(&mut self, family: u16, edit: &Command) -> Writer {
+        if let Command::SetSysctl(sysctl, value) = edit {
+            return self.request(family, conn::SET_SETTING, 0, |writer| {
+                setting::write_change(writer, sysctl.name, &value.to_string());
+            });
+        }
+        let edits = core::slice::from_ref(edit);
+        self.request(family, marks::CHANGE_MARKS, 0, |writer| marks::write_edits(writer, edits))
+    }
+}
