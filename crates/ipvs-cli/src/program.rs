@@ -15,6 +15,7 @@ const USAGE: &str =
        ipvs mark COMMAND        firewall marks by rules of our own (see ipvs mark --help)
        ipvs check FILE          what is wrong with a configuration file
        ipvs plan FILE           what must change to be as a file says (2: something)
+       ipvs takeover            have the daemon hold what the kernel's ip_vs holds
        ipvs detach              remove the eBPF plane that a daemon left
        ipvs sysctl [ARGUMENTS]  read and change net.ipv4.vs (see ipvs sysctl -h)
        ipvs proc FILE...        what a kernel shows in /proc/net (see ipvs proc -h)
@@ -54,7 +55,9 @@ pub fn run(mut args: Vec<OsString>) -> ExitCode {
             files(args)
         }
         Some("demo") => demo::run(args),
-        Some("daemon" | "detach" | "status" | "mark" | "check" | "plan") => daemon::run(args),
+        Some("daemon" | "detach" | "status" | "mark" | "check" | "plan" | "takeover") => {
+            daemon::run(args)
+        }
         Some("-h" | "--help" | "help") => usage(&mut io::stdout(), 0),
         _ => usage(&mut io::stderr(), 2),
     }

@@ -34,7 +34,7 @@ impl World {
     fn new(name: &str) -> Self {
         let folder = std::env::temp_dir().join(format!("ipvs-cli-{name}-{}", std::process::id()));
         fs::create_dir_all(&folder).expect("a folder");
-        for name in ["ipvsadm", "ipvsadm-save", "ipvsadm-restore"] {
+        for name in ["ipvs", "ipvsadm", "ipvsadm-save", "ipvsadm-restore"] {
             symlink(env!("CARGO_BIN_EXE_ipvs"), folder.join(name)).expect("a link");
         }
         Self { folder }
@@ -224,6 +224,100 @@ fn a_table_is_replaced_at_once_on_request() {
     world.check("ipvsadm", &["-Sn"], "", (first, "", 0));
     world.check("ipvsadm-restore", &["--atomic"], "-A -f 7 -s wlc\n", ("", "", 0));
     world.check("ipvsadm", &["-Sn"], "", ("-A -f 7 -s wlc\n", "", 0));
+}
+
+/// A configuration with some of everything that a takeover takes over.
+const HELD: &str = "--set 100 20 30
+-A -t 192.0.2.10:80 -s wrr -p 60 -M 255.255.255.0
+-a -t 192.0.2.10:80 -r 10.1.0.12:80 -m -w 3 -x 9 -y 2
+-a -t 192.0.2.10:80 -r 10.1.0.11:8080 -m -w 0
+-A -f 7 -6 -s sh -b sh-port
+-a -f 7 -6 -r [2001:db8:5::11]:0 -i -w 1 --tun-type gue --tun-port 6080 --tun-nocsum
+--start-daemon backup --mcast-interface c0 --syncid 5
+";
+
+/// What a director has, as it is listed.
+fn held(world: &World) -> String {
+    let adm = |args: &[&str]| world.run("ipvsadm", args, "").stdout;
+    let lists = [
+        adm(&["-S", "-n", "--full"]),
+        // The destinations as the scheduler meets them.
+        adm(&["-L", "-n", "-t", "192.0.2.10:80", "--nosort"]),
+        adm(&["-L", "--timeout"]),
+        adm(&["-L", "--daemon"]),
+        world.run("ipvs", &["sysctl", "-a"], "").stdout,
+    ];
+    String::from_utf8(lists.concat()).expect("text")
+}
+
+/// A director that has something, and one that has nothing.
+fn old_and_new(name: &str) -> [World; 2] {
+    let worlds = ["old", "new"].map(|which| World::new(&format!("{name}-{which}")));
+    worlds.iter().for_each(World::serve);
+    let [old, _] = &worlds;
+    old.check("ipvsadm", &["-R"], HELD, ("", "", 0));
+    let settings = ["sysctl", "-q", "drop_entry=3", "sync_threshold=2 9"];
+    old.check("ipvs", &settings, "", ("", "", 0));
+    worlds
+}
+
+#[test]
+fn a_takeover_takes_everything_over() {
+    let [old, new] = old_and_new("takeover");
+    let from = old.socket().display().to_string();
+    let text = "taken over: 2 services with 3 destinations, 1 sync daemon, 2 settings
+sync daemon on c0: it is kept and listed, but no messages are sent or taken yet
+connections, and the table that they stand in, are left as they are
+";
+    new.check("ipvs", &["takeover", "--from", &from], "", (text, "", 0));
+    assert_eq!(held(&new), held(&old));
+}
+
+#[test]
+fn a_takeover_is_shown_in_lines_that_do_it() {
+    let [old, new] = old_and_new("dry-run");
+    let [other, another] = ["other", "another"].map(|which| World::new(&format!("dry-{which}")));
+    other.serve();
+    let from = old.socket().display().to_string();
+    let shown = |world: &World, replace: &[&str]| {
+        let args = [&["takeover", "--dry-run", "--from", &from][..], replace].concat();
+        world.run("ipvs", &args, "")
+    };
+    let output = shown(&new, &[]);
+    let lines = String::from_utf8(output.stdout).expect("text");
+    let settings = "# net.ipv4.vs.drop_entry = 3\n# net.ipv4.vs.sync_threshold = 2\t9\n";
+    assert!(lines.starts_with(&format!("{settings}--set 100 20 30\n")), "{lines}");
+    assert_eq!(held(&new), held(&other), "nothing was done");
+    // A daemon that does not run is one that has nothing.
+    let output = shown(&another, &[]);
+    assert_eq!(String::from_utf8(output.stdout).expect("text"), lines);
+    assert!(String::from_utf8_lossy(&output.stderr).contains("No such file"));
+    other.check("ipvsadm", &["-R", "--atomic"], &lines, ("", "", 0));
+    let settings = ["sysctl", "-q", "drop_entry=3", "sync_threshold=2 9"];
+    other.check("ipvs", &settings, "", ("", "", 0));
+    assert_eq!(held(&other), held(&old));
+    let again = shown(&other, &["--replace"]).stdout;
+    let again = String::from_utf8(again).expect("text");
+    assert!(again.starts_with("-C\n--stop-daemon backup\n-A "), "{again}");
+}
+
+#[test]
+fn a_takeover_spares_what_a_director_has_unless_told_otherwise() {
+    let [old, new] = old_and_new("spare");
+    let from = old.socket().display().to_string();
+    new.check("ipvsadm", &["-A", "-t", "192.0.2.99:80", "-s", "rr"], "", ("", "", 0));
+    let before = held(&new);
+    for dry_run in [&["--dry-run"][..], &[]] {
+        let output = new.run("ipvs", &[&["takeover", "--from", &from], dry_run].concat(), "");
+        let text = String::from_utf8_lossy(&output.stderr);
+        assert!(text.contains("1 service with 0 destinations"), "{text}");
+        assert!(text.contains("--replace"), "{text}");
+        assert_eq!(output.status.code(), Some(1));
+        assert_eq!(held(&new), before);
+    }
+    let output = new.run("ipvs", &["takeover", "--replace", "--from", &from], "");
+    assert!(output.status.success(), "{output:?}");
+    assert_eq!(held(&new), held(&old));
 }
 
 #[test]

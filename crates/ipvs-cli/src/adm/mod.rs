@@ -32,6 +32,7 @@ mod values;
 
 pub use endpoint::{Endpoint, split_endpoint};
 pub(crate) use errors::system_text;
+pub(crate) use list::save_lines;
 
 const HELP: &str = include_str!("help.txt");
 /// What programs that ask for the version expect: the tool that this one equals.

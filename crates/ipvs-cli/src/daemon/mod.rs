@@ -1,10 +1,11 @@
-//! `ipvs daemon`, `ipvs detach`, `ipvs status`, `ipvs mark`, `ipvs check` and `ipvs plan`:
-//! the director's process, and its configuration.
+//! `ipvs daemon`, `ipvs detach`, `ipvs status`, `ipvs mark`, `ipvs check`, `ipvs plan`
+//! and `ipvs takeover`: the director's process, and its configuration.
 
 mod config;
 mod mark;
 mod options;
 mod status;
+mod takeover;
 
 use std::ffi::OsString;
 use std::fs::OpenOptions;
@@ -42,6 +43,7 @@ pub fn run(args: Vec<OsString>) -> ExitCode {
         Task::Status(options) => said("ipvs status", status::show(&options.socket)),
         Task::Mark(options) => said("ipvs mark", mark::run(&options)),
         Task::Check(options) => said("ipvs check", config::check(&options)),
+        Task::Takeover(options) => said("ipvs takeover", takeover::run(&options)),
         Task::Plan(options) => match config::plan(&options) {
             Ok(true) => ExitCode::from(2),
             outcome => said("ipvs plan", outcome.map(drop)),

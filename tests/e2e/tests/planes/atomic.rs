@@ -1,10 +1,13 @@
 //! Edits that take effect all at once, or not at all.
 
 use std::fmt::Write as _;
+use std::net::SocketAddr;
 use std::os::fd::{AsRawFd as _, OwnedFd};
+use std::time::Duration;
 
 use anyhow::{Context as _, Result, ensure};
-use ipvs_e2e::{Bed, Plane};
+use ipvs_e2e::{Bed, Method, Plane, vip};
+use ipvs_lab::HttpClient;
 use ipvs_netlink::message::{Messages, flags};
 use ipvs_netlink::transaction::{BEGIN, COMMIT};
 use ipvs_netlink::{Errno, conn};
@@ -48,6 +51,32 @@ pub(crate) fn restore(plane: Plane) -> Result<()> {
         expect.sort_unstable();
         ensure!(saved == expect, "what was restored is not what is there");
     }
+    Ok(())
+}
+
+/// A second daemon stands in for the kernel: it speaks the same family.
+pub(crate) fn takeover(plane: Plane) -> Result<()> {
+    let (old, new) = (Bed::new(Plane::User, 1)?, Bed::new(plane, 1)?);
+    old.make_services("-t", 80, "wrr", |_| 80)?;
+    old.ipvsadm("--set 100 20 30")?;
+    let from = old.socket().display().to_string();
+    let shown = new.ipvs(&["takeover", "--dry-run", "--from", &from])?;
+    ensure!(String::from_utf8_lossy(&shown.stdout).starts_with("--set 100 20 30\n-A "));
+    ensure!(new.ipvsadm("-Sn")?.is_empty(), "it is to be shown only");
+    for option in [&[][..], &["--replace"]] {
+        let taken = new.ipvs(&[&["takeover", "--from", &from][..], option].concat())?;
+        let said = String::from_utf8_lossy(&taken.stdout).into_owned();
+        ensure!(said.starts_with("taken over: 6 services with 6 destinations, "), "{taken:?}");
+        for listing in ["-Sn", "-L --timeout"] {
+            ensure!(new.ipvsadm(listing)? == old.ipvsadm(listing)?, "{listing} differs");
+        }
+        ensure!(!new.ipvs(&["takeover", "--from", &from])?.status.success(), "it has services");
+    }
+    let _servers = new.serve(80)?;
+    let service = SocketAddr::new(vip(Method::Nat, true), 80);
+    let get = || HttpClient::new().get(service, Duration::from_secs(5));
+    let page = new.lab.client().run(get)??;
+    ensure!(page.server == new.lab.servers()[0].name(), "a page from {}", page.server);
     Ok(())
 }
 

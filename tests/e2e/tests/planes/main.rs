@@ -98,6 +98,7 @@ const TESTS: &[Test] = &[
     ("python_speaks_netlink_and_socket_options", control::NEEDS_PYTHON, USER, control::python),
     ("a_refused_command_changes_nothing", &[], &PLANES, api::refused_commands),
     ("an_atomic_restore_is_made_wholly_or_not_at_all", &[], &PLANES, atomic::restore),
+    ("a_takeover_makes_the_services_of_another_director", &[], &PLANES, atomic::takeover),
     ("half_a_transaction_leaves_nothing", &[], USER, atomic::half),
     ("nonsense_on_the_socket_harms_nobody", &[], USER, api::nonsense),
     ("a_client_that_does_not_read_delays_nobody", &[], USER, api::slow_client),

@@ -19,6 +19,7 @@ mod conns;
 mod json;
 mod rows;
 mod save;
+pub(crate) mod save_lines;
 mod sort;
 mod text;
 
