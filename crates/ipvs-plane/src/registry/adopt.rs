@@ -61,10 +61,16 @@ impl<S: Store> Registry<S> {
             gone.entry(dest.service).or_default().push((*id, dest.key));
         }
         let mut services = HashMap::new();
+        let mut placed = HashMap::new();
         let mut serial = 0;
         for (service, dests) in found.services {
             serial += 1;
             let run = Run { first: service.first, len: service.len };
+            for id in &dests {
+                if let Some(dest) = found.dests.get(id) {
+                    placed.insert((service.key, dest.key), *id);
+                }
+            }
             for (id, key) in gone.get(&service.id).into_iter().flatten() {
                 trash.put(*id, *key, service.key, serial, now);
             }
@@ -96,6 +102,7 @@ impl<S: Store> Registry<S> {
             settings: counted(&found.settings, services.keys()),
             services,
             dests: found.dests,
+            placed,
             trash,
             addrs: Addrs::adopt(found.addrs),
             callers: found.callers,

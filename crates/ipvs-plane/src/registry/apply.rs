@@ -31,6 +31,8 @@ pub(super) struct Draft {
     pub(super) services: HashMap<ServiceKey, Option<Entry>>,
     /// Added and edited destinations.
     pub(super) dests: HashMap<DestId, Dest>,
+    /// Destinations that came on a list, and `None` for those that left one.
+    placed: HashMap<(ServiceKey, DestKey), Option<DestId>>,
     /// The last weights of these that were not zero, or the weight they were added with.
     pub(super) last_weights: HashMap<DestId, u32>,
     /// Destinations to be cleared before they are listed.
@@ -79,6 +81,7 @@ impl<S: Store> Registry<S> {
         Draft {
             services: HashMap::new(),
             dests: HashMap::new(),
+            placed: HashMap::new(),
             last_weights: HashMap::new(),
             reset: Vec::new(),
             deleted: Deleted::default(),
@@ -156,12 +159,23 @@ impl<S: Store> Registry<S> {
     }
 
     /// The service as the draft has it.
-    fn entry(&self, draft: &Draft, key: &ServiceKey) -> Result<Entry, CommandError> {
+    fn entry<'e>(&'e self, draft: &'e Draft, key: &ServiceKey) -> Result<&'e Entry, CommandError> {
         match draft.services.get(key) {
-            Some(touched) => touched.clone(),
-            None => self.services.get(key).cloned(),
+            Some(touched) => touched.as_ref(),
+            None => self.services.get(key),
         }
         .ok_or(CommandError::NoSuchService)
+    }
+
+    /// The service in the draft, to be touched. Lists may be long: it is copied once.
+    fn entry_mut<'d>(
+        &self,
+        draft: &'d mut Draft,
+        key: &ServiceKey,
+    ) -> Result<&'d mut Entry, CommandError> {
+        let present = || self.services.get(key).cloned();
+        let touched = draft.services.entry(*key).or_insert_with(present);
+        touched.as_mut().ok_or(CommandError::NoSuchService)
     }
 
     fn add_service(
@@ -207,7 +221,7 @@ impl<S: Store> Registry<S> {
         key: &ServiceKey,
         spec: &ServiceSpec,
     ) -> Result<(), CommandError> {
-        let mut entry = self.entry(draft, key)?;
+        let mut entry = self.entry(draft, key)?.clone();
         let kind = check::service(key, spec)?;
         if kind != entry.kind {
             if entry.dests.len() > table::max_dests(kind) as usize {
@@ -222,10 +236,14 @@ impl<S: Store> Registry<S> {
     }
 
     fn delete_service(&mut self, draft: &mut Draft, key: &ServiceKey) -> Result<(), CommandError> {
-        let entry = self.entry(draft, key)?;
-        for id in entry.dests {
+        let (serial, dests) = {
+            let entry = self.entry(draft, key)?;
+            (entry.serial, entry.dests.clone())
+        };
+        for id in dests {
             if let Some(dest) = self.dest_in(draft, id) {
-                draft.deleted.put(dest.key, Left { id, service: *key, serial: entry.serial });
+                draft.placed.insert((*key, dest.key), None);
+                draft.deleted.put(dest.key, Left { id, service: *key, serial });
             }
         }
         draft.services.insert(*key, None);
@@ -236,8 +254,10 @@ impl<S: Store> Registry<S> {
         draft.dests.get(&id).or_else(|| self.dests.get(&id)).copied()
     }
 
-    fn position(&self, draft: &Draft, entry: &Entry, key: &DestKey) -> Option<usize> {
-        entry.dests.iter().position(|id| self.dest_in(draft, *id).is_some_and(|d| d.key == *key))
+    /// The destination on the service's list, as the draft has it.
+    fn placed_in(&self, draft: &Draft, service: &ServiceKey, key: &DestKey) -> Option<DestId> {
+        let keys = (*service, *key);
+        draft.placed.get(&keys).copied().unwrap_or_else(|| self.placed.get(&keys).copied())
     }
 
     fn add_dest(
@@ -247,23 +267,24 @@ impl<S: Store> Registry<S> {
         key: &DestKey,
         spec: &DestSpec,
     ) -> Result<(), CommandError> {
-        let mut entry = self.entry(draft, service)?;
+        let entry = self.entry(draft, service)?;
+        let (service_id, serial) = (entry.id, entry.serial);
         check::dest(service, key, spec, !draft.sync.is_empty())?;
         check::address(key.family(), key.addr)?;
         let source = self.store.source_towards(key.family(), key.addr);
         let tunnel_source = source.ok_or(CommandError::Invalid)?;
-        if self.position(draft, &entry, key).is_some() {
+        if self.placed_in(draft, service, key).is_some() {
             return Err(CommandError::DestExists);
         }
         let id = if let Some(left) = draft.deleted.take(service, key) {
             // Its count never left a service that stays; it does not follow to another one.
-            if left.serial != entry.serial {
+            if left.serial != serial {
                 draft.reset.push((left.id, Reset::Statistics));
             }
             left.id
         } else if let Some(trashed) = self.trash.take(service, key) {
             draft.taken_back.push(trashed);
-            let same = trashed.serial == entry.serial;
+            let same = trashed.serial == serial;
             draft.reset.push((trashed.id, if same { Reset::Returned } else { Reset::Statistics }));
             trashed.id
         } else {
@@ -277,16 +298,15 @@ impl<S: Store> Registry<S> {
         let dest = Dest {
             key: *key,
             spec: *spec,
-            service: entry.id,
+            service: service_id,
             flags: Dest::AVAILABLE,
             tunnel_source,
         };
         draft.dests.insert(id, dest);
         draft.last_weights.insert(id, spec.weight.unsigned_abs());
-        entry.dests.push(id);
-        draft.has_changed(service, self.levels(draft, &entry));
-        draft.services.insert(*service, Some(entry));
-        Ok(())
+        draft.placed.insert((*service, *key), Some(id));
+        self.entry_mut(draft, service)?.dests.push(id);
+        self.has_changed(draft, service)
     }
 
     fn edit_dest(
@@ -296,12 +316,9 @@ impl<S: Store> Registry<S> {
         key: &DestKey,
         spec: &DestSpec,
     ) -> Result<(), CommandError> {
-        let entry = self.entry(draft, service)?;
+        self.entry(draft, service)?;
         check::dest(service, key, spec, !draft.sync.is_empty())?;
-        let id = self
-            .position(draft, &entry, key)
-            .and_then(|position| entry.dests.get(position).copied())
-            .ok_or(CommandError::NoSuchDest)?;
+        let id = self.placed_in(draft, service, key).ok_or(CommandError::NoSuchDest)?;
         let mut dest = self.dest_in(draft, id).ok_or(CommandError::NoSuchDest)?;
         dest.spec = *spec;
         let source = self.store.source_towards(key.family(), key.addr);
@@ -310,8 +327,14 @@ impl<S: Store> Registry<S> {
         if spec.weight != 0 {
             draft.last_weights.insert(id, spec.weight.unsigned_abs());
         }
-        draft.has_changed(service, self.levels(draft, &entry));
-        draft.services.insert(*service, Some(entry));
+        self.entry_mut(draft, service)?;
+        self.has_changed(draft, service)
+    }
+
+    /// A destination of this service was added or edited.
+    fn has_changed(&self, draft: &mut Draft, service: &ServiceKey) -> Result<(), CommandError> {
+        let levels = self.levels(draft, self.entry(draft, service)?);
+        draft.has_changed(service, levels);
         Ok(())
     }
 
@@ -321,15 +344,18 @@ impl<S: Store> Registry<S> {
         service: &ServiceKey,
         key: &DestKey,
     ) -> Result<(), CommandError> {
-        let mut entry = self.entry(draft, service)?;
-        let position = self.position(draft, &entry, key).ok_or(CommandError::NoSuchDest)?;
-        let len = entry.dests.len();
-        let id = entry.dests.remove(position);
-        draft.deleted.put(*key, Left { id, service: *service, serial: entry.serial });
-        let levels = self.levels(draft, &entry);
+        self.entry(draft, service)?;
+        let id = self.placed_in(draft, service, key).ok_or(CommandError::NoSuchDest)?;
+        let entry = self.entry_mut(draft, service)?;
+        let position = entry.dests.iter().position(|it| *it == id);
+        let position = position.ok_or(CommandError::NoSuchDest)?;
+        let (len, serial) = (entry.dests.len(), entry.serial);
+        entry.dests.remove(position);
+        draft.placed.insert((*service, *key), None);
+        draft.deleted.put(*key, Left { id, service: *service, serial });
+        let levels = self.levels(draft, self.entry(draft, service)?);
         #[expect(clippy::cast_possible_truncation, reason = "a list is shorter than 2^32")]
         draft.memory.push((*service, MemoryEdit::Removed(position as u32, len as u32, levels)));
-        draft.services.insert(*service, Some(entry));
         Ok(())
     }
 
@@ -372,6 +398,12 @@ impl<S: Store> Registry<S> {
             if let Some(dest) = self.dests.get(id) {
                 self.trash.put(*id, dest.key, *service, *serial, now);
             }
+        }
+        for (keys, placed) in draft.placed {
+            match placed {
+                Some(id) => self.placed.insert(keys, id),
+                None => self.placed.remove(&keys),
+            };
         }
         let mut kept = HashSet::new();
         for (key, touched) in draft.services {
@@ -576,12 +608,12 @@ impl<S: Store> Registry<S> {
 
     fn write_zero(&mut self, which: Option<ServiceKey>, draft: &Draft) -> Result<(), S::Error> {
         let entries: Vec<Entry> = match which {
-            Some(key) => self.entry(draft, &key).into_iter().collect(),
+            Some(key) => self.entry(draft, &key).into_iter().cloned().collect(),
             None => self
                 .services
                 .keys()
                 .chain(draft.services.keys())
-                .filter_map(|key| self.entry(draft, key).ok())
+                .filter_map(|key| self.entry(draft, key).ok().cloned())
                 .collect(),
         };
         for entry in entries {

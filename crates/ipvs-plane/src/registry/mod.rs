@@ -109,6 +109,8 @@ pub struct Registry<S> {
     services: HashMap<ServiceKey, Entry>,
     /// Every destination, those in the trash included.
     dests: HashMap<DestId, Dest>,
+    /// Those on the lists, by the keys of service and destination.
+    placed: HashMap<(ServiceKey, DestKey), DestId>,
     trash: Trash,
     addrs: Addrs,
     estimates: Estimates,
@@ -140,6 +142,7 @@ impl<S: Store> Registry<S> {
             settings: Settings::DEFAULT,
             services: HashMap::new(),
             dests: HashMap::new(),
+            placed: HashMap::new(),
             trash: Trash::default(),
             addrs: Addrs::default(),
             estimates,
@@ -220,9 +223,8 @@ impl<S: Store> Registry<S> {
 
     /// A destination of a service, if it is on its list.
     pub fn listed_dest(&self, service: &ServiceKey, key: &DestKey) -> Option<(DestId, Dest)> {
-        let ids = self.services.get(service)?.dests.iter();
-        let mut dests = ids.filter_map(|id| Some((*id, *self.dests.get(id)?)));
-        dests.find(|(_, dest)| dest.key == *key)
+        let id = *self.placed.get(&(*service, *key))?;
+        Some((id, *self.dests.get(&id)?))
     }
 
     /// Ends what is due, so that a listing does not show it: once for the many questions
