@@ -13,6 +13,7 @@ use ipvs_core::dest::{DestKey, DestSpec, ForwardingMethod};
 use ipvs_core::name::Name;
 use ipvs_core::service::{ServiceKey, ServiceSpec};
 use ipvs_core::snapshot::Control as _;
+use ipvs_core::stats::Counters;
 use ipvs_lab::{Namespace, Route};
 use ipvs_plane::bpf::{AttachMode, BpfPlane, Options};
 use ipvs_plane::store::Limits;
@@ -101,7 +102,7 @@ impl Director {
                 let count = namespace.read_sysctl("net/netfilter/nf_conntrack_count")?;
                 Ok(Report { packets: None, conns: Some(count.parse()?) })
             }
-            Self::Plane(plane) => plane.report(),
+            Self::Plane(plane) => Ok(plane.report()),
         }
     }
 
@@ -159,25 +160,17 @@ impl Plane {
         let port = if method == ForwardingMethod::Masquerade { DEST_PORT } else { PORT };
         for number in 0..DESTS {
             let (family, addr) = Addr::from_ip(addresses.dest(number));
-            let spec = DestSpec {
-                weight: 1,
-                upper: 0,
-                lower: 0,
-                tunnel_port: 0,
-                tunnel_flags: 0,
-                tunnel_type: 0,
-                method: method as u8,
-                reserved: [0; 2],
-            };
+            let spec = DestSpec { weight: 1, method: method as u8, ..DestSpec::default() };
             commands.push(Command::AddDest(self.service, DestKey::new(family, addr, port), spec));
         }
         Ok(self.control.apply(&commands)?)
     }
 
-    fn report(&mut self) -> Result<Report> {
-        let status = self.control.service(&self.service).context("the service is gone")?;
-        let counters = status.counters;
-        Ok(Report { packets: Some(counters.in_packets), conns: Some(counters.conns) })
+    /// What it has counted by now; listings show sums that are made every two seconds.
+    fn report(&mut self) -> Report {
+        let mut all = Counters::default();
+        self.control.cpu_counters(&mut |counted| all = all.plus(counted));
+        Report { packets: Some(all.in_packets), conns: Some(all.conns) }
     }
 }
 
