@@ -8,13 +8,15 @@ use crate::run::{exists, run, say};
 type Driven = (&'static str, &'static str);
 
 /// Those that tests start.
-const DRIVEN: [Driven; 12] = [
+const DRIVEN: [Driven; 14] = [
     ("nginx", "nginx-light"),
     ("curl", "curl"),
     ("wrk", "wrk"),
     ("vsftpd", "vsftpd"),
     ("lftp", "lftp"),
     ("iperf3", "iperf3"),
+    ("dnsmasq", "dnsmasq-base"),
+    ("dig", "bind9-dnsutils"),
     ("ip", "iproute2"),
     ("ethtool", "ethtool"),
     ("nft", "nftables"),

@@ -149,6 +149,20 @@ pub fn vsftpd(bed: &Bed, host: &ServerHost) -> Result<Vsftpd> {
     Ok(Vsftpd { _process: process, root })
 }
 
+/// The port of DNS.
+pub const DNS_PORT: u16 = 53;
+
+/// Starts dnsmasq, which answers a question for the text of `name` with the real server's
+/// name, from whichever address it was asked at.
+pub fn dnsmasq(host: &ServerHost) -> Result<ChildGuard> {
+    let mut command = host.namespace().command(find("dnsmasq").context("dnsmasq is missing")?)?;
+    // Nothing of this machine's: no configuration, names, servers or leases.
+    command.args(["--no-daemon", "--conf-file=/dev/null", "--no-hosts", "--no-resolv"]);
+    command.arg(format!("--port={DNS_PORT}"));
+    command.arg(format!("--txt-record=name,{}", host.name()));
+    serve(host.namespace(), command, &[DNS_PORT])
+}
+
 /// Starts `iperf3 -s` at an address of a real server.
 pub fn iperf3_server(host: &ServerHost, at: IpAddr, port: u16) -> Result<ChildGuard> {
     let mut command = host.namespace().command(find("iperf3").context("iperf3 is missing")?)?;

@@ -12,6 +12,7 @@ mod atomic;
 mod control;
 mod cpus;
 mod datagrams;
+mod dns;
 mod ftp;
 mod host;
 mod htb;
@@ -50,6 +51,7 @@ const TESTS: &[Test] = &[
     ("files_are_had_by_ftp_in_every_way", ftp::NEEDS, &ALL_WAYS, ftp::transfers),
     ("iperf3_streams_in_both_directions", streams::NEEDS, &ALL_PLANES, streams::tcp),
     ("iperf3_sends_datagrams", streams::NEEDS, &ALL_PLANES, streams::udp),
+    ("questions_of_one_port_go_to_name_servers_in_turn", dns::NEEDS, &ALL_WAYS, dns::in_turn),
     ("datagrams_in_fragments_are_answered_by_such", &[], &ALL_WAYS, datagrams::fragments),
     ("a_killed_daemon_breaks_no_transfer", web::NEEDS_CURL, BPF, adopt::transfer_survives),
     ("the_next_daemon_finds_everything_as_it_was", &[], BPF, adopt::everything_is_found),
