@@ -4,11 +4,11 @@ use std::process::Command;
 
 use crate::run::{exists, run, say};
 
-/// A program that is started, and the package that it is in.
+/// A program that is started, or a file that one is made with, and the package that it is in.
 type Driven = (&'static str, &'static str);
 
 /// Those that tests start.
-const DRIVEN: [Driven; 14] = [
+const DRIVEN: [Driven; 16] = [
     ("nginx", "nginx-light"),
     ("curl", "curl"),
     ("wrk", "wrk"),
@@ -17,6 +17,8 @@ const DRIVEN: [Driven; 14] = [
     ("iperf3", "iperf3"),
     ("dnsmasq", "dnsmasq-base"),
     ("dig", "bind9-dnsutils"),
+    ("gcc", "gcc"),
+    ("/usr/include/usrsctp.h", "libusrsctp-dev"),
     ("ip", "iproute2"),
     ("ethtool", "ethtool"),
     ("nft", "nftables"),

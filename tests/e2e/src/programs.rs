@@ -163,6 +163,21 @@ pub fn dnsmasq(host: &ServerHost) -> Result<ChildGuard> {
     serve(host.namespace(), command, &[DNS_PORT])
 }
 
+/// What [`sctp`] is made with.
+pub const SCTP_NEEDS: [&str; 2] = ["gcc", "/usr/include/usrsctp.h"];
+
+/// Makes the program for both ends of an SCTP association; `sctp.c` says how it is used.
+/// The stack is one for user space: many kernels have none.
+pub fn sctp(bed: &Bed) -> Result<PathBuf> {
+    let (source, program) = (bed.folder.path().join("sctp.c"), bed.folder.path().join("sctp"));
+    fs::write(&source, include_str!("sctp.c"))?;
+    let mut compiler = Command::new("gcc");
+    compiler.args(["-O1", "-o"]).arg(&program).arg(&source).args(["-lusrsctp", "-lpthread"]);
+    let output = compiler.output()?;
+    ensure!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+    Ok(program)
+}
+
 /// Starts `iperf3 -s` at an address of a real server.
 pub fn iperf3_server(host: &ServerHost, at: IpAddr, port: u16) -> Result<ChildGuard> {
     let mut command = host.namespace().command(find("iperf3").context("iperf3 is missing")?)?;

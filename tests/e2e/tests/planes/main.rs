@@ -18,6 +18,7 @@ mod host;
 mod htb;
 mod malformed;
 mod netfilter;
+mod sctp;
 mod start;
 mod streams;
 mod tunnels;
@@ -52,6 +53,12 @@ const TESTS: &[Test] = &[
     ("iperf3_streams_in_both_directions", streams::NEEDS, &ALL_PLANES, streams::tcp),
     ("iperf3_sends_datagrams", streams::NEEDS, &ALL_PLANES, streams::udp),
     ("questions_of_one_port_go_to_name_servers_in_turn", dns::NEEDS, &ALL_WAYS, dns::in_turn),
+    (
+        "sctp_associations_are_set_up_used_and_shut_down",
+        sctp::NEEDS,
+        &ALL_PLANES,
+        sctp::associations,
+    ),
     ("datagrams_in_fragments_are_answered_by_such", &[], &ALL_WAYS, datagrams::fragments),
     ("a_killed_daemon_breaks_no_transfer", web::NEEDS_CURL, BPF, adopt::transfer_survives),
     ("the_next_daemon_finds_everything_as_it_was", &[], BPF, adopt::everything_is_found),
