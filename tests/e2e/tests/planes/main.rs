@@ -47,6 +47,7 @@ const TESTS: &[Test] = &[
     ("wrk_finds_no_error", web::NEEDS_WRK, &ALL_PLANES, web::load),
     ("large_bodies_arrive_whole_in_both_directions", web::NEEDS_CURL, &ALL_PLANES, web::bodies),
     ("bodies_arrive_through_every_tunnel", web::NEEDS_CURL, &ALL_PLANES, tunnels::bodies),
+    ("datagrams_in_fragments_pass_every_tunnel", &[], &ALL_PLANES, tunnels::datagrams),
     ("the_director_itself_may_ask_its_services", host::NEEDS, ALL_IN_KERNEL, host::asks),
     ("a_server_on_the_director_answers", host::NEEDS, ALL_IN_KERNEL, host::serves),
     ("files_are_had_by_ftp_in_every_way", ftp::NEEDS, &ALL_WAYS, ftp::transfers),
