@@ -1,6 +1,7 @@
 //! The commands that change something.
 
 use ipvs_core::command::Command;
+use ipvs_core::service::ServiceKey;
 use ipvs_netlink::client::Transport;
 use ipvs_netlink::sync::SyncState;
 use ipvs_netlink::{Client, ClientError};
@@ -26,7 +27,10 @@ pub(crate) fn edit(line: &Invocation) -> Option<Command> {
         Verb::AddServer => Some(Command::AddDest(service, line.dest, line.dest_spec)),
         Verb::EditServer => Some(Command::EditDest(service, line.dest, line.dest_spec)),
         Verb::DeleteServer => Some(Command::DeleteDest(service, line.dest)),
-        Verb::Zero => Some(Command::Zero(line.given.has(Given::ServiceAddress).then_some(service))),
+        Verb::Zero => {
+            let one = line.given.has(Given::ServiceAddress) && !is_nothing(&service);
+            Some(Command::Zero(one.then_some(service)))
+        }
         Verb::Flush => Some(Command::Flush),
         Verb::Set => Some(Command::SetTimeouts(line.timeouts)),
         Verb::StartDaemon => Some(Command::StartSync(line.sync)),
@@ -36,4 +40,9 @@ pub(crate) fn edit(line: &Invocation) -> Option<Command> {
         }
         Verb::List | Verb::Save | Verb::Restore => None,
     }
+}
+
+/// Whether the original's key of this service is all zeros, which is how it says every service.
+fn is_nothing(service: &ServiceKey) -> bool {
+    !service.is_fwmark() && service.port == 0 && service.addr.octets() == [0; 16]
 }
