@@ -146,6 +146,12 @@ pub trait Control {
         Err(SysctlError::Unknown)
     }
 
+    /// The virtual ports of FTP, behind which 0 may stand: masqueraded connections to them
+    /// are helped.
+    fn ftp_ports(&mut self) -> [u16; 8] {
+        [0; 8]
+    }
+
     /// Size of the connection table, in entries, as `ipvsadm` prints in its first line.
     fn table_size(&self) -> u32;
 

@@ -125,6 +125,10 @@ impl Control for Director {
         self.plane().set_sysctl(name, text)
     }
 
+    fn ftp_ports(&mut self) -> [u16; 8] {
+        self.plane().ftp_ports()
+    }
+
     fn table_size(&self) -> u32 {
         match &self.driven {
             Driven::Bpf { plane, .. } => plane.table_size(),

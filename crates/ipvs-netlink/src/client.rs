@@ -11,6 +11,7 @@ use rustix::io::Errno;
 use crate::attr::{Table, Writer};
 use crate::conn::Connection;
 use crate::dest::{self, DestAttrs};
+use crate::helper::{self, Helper};
 use crate::message::{Header, Messages, flags, kind};
 use crate::numbers::{self, command, info, top};
 use crate::service::{self, ServiceAttrs};
@@ -299,6 +300,23 @@ impl<T: Transport> Client<T> {
         let mut all = Statistics::default();
         self.dump(family, conn::GET_STATS, |_| {}, |attrs| statistics::read(attrs, &mut all))?;
         Ok(all)
+    }
+
+    /// The ports whose connections are helped; a kernel shows them in a
+    /// [file](Self::kernel_file).
+    pub fn helpers(&mut self) -> Result<Vec<Helper>, ClientError> {
+        let family = self.resolve(conn::FAMILY_NAME)?;
+        let mut helpers = Vec::new();
+        self.dump(
+            family,
+            conn::GET_HELPER,
+            |_| {},
+            |attrs| {
+                helpers.push(helper::read(attrs)?);
+                Some(())
+            },
+        )?;
+        Ok(helpers)
     }
 
     /// The text of a file in a kernel's `/proc/net`; `None` for another director.

@@ -15,6 +15,8 @@
 //! | 7 | `SET_SETTING` | x | | acknowledgement |
 //! | 8 | `NEW_STATS` | | | (only as a reply) |
 //! | 9 | `GET_STATS` | | x | `NEW_STATS`, multi, the total and then one a CPU |
+//! | 14 | `NEW_HELPER` | | | (only as a reply) |
+//! | 15 | `GET_HELPER` | | x | [`NEW_HELPER`](crate::helper), multi, one a port |
 //!
 //! From 10 on there are [transactions](crate::transaction), from 16 on [mark rules](crate::marks).
 //!
@@ -68,6 +70,10 @@ pub const SET_SETTING: u8 = 7;
 pub const NEW_STATS: u8 = 8;
 /// Asks for statistics of everything together, and by CPU.
 pub const GET_STATS: u8 = 9;
+/// Only as a reply: a port whose connections are helped.
+pub const NEW_HELPER: u8 = 14;
+/// Asks for the ports whose connections are helped.
+pub const GET_HELPER: u8 = 15;
 
 const FAMILY: u16 = 1;
 const PROTOCOL: u16 = 2;

@@ -98,6 +98,7 @@ const FAMILIES: [FamilyInfo; 3] = [
             (marks::CHANGE_MARKS, ADMIN | DO),
             (marks::GET_MARK, ADMIN | DUMP),
             (conn::GET_STATS, ADMIN | DUMP),
+            (conn::GET_HELPER, ADMIN | DUMP),
             (transaction::BEGIN, ADMIN | DO),
             (transaction::COMMIT, ADMIN | DO),
             (transaction::DISCARD, ADMIN | DO),

@@ -13,7 +13,7 @@ use crate::numbers::{self, MAX_TIMEOUT_SECS, command, info, top};
 use crate::service::{self, ServiceAttrs};
 use crate::sync::{self, DaemonAttrs, SyncState};
 use crate::transaction::changes;
-use crate::{conn, controller, errno_of, marks, setting, statistics, status};
+use crate::{conn, controller, errno_of, helper, marks, setting, statistics, status};
 
 /// Length at which a dump begins a new datagram, in octets.
 ///
@@ -153,6 +153,7 @@ fn own(
             | marks::CHANGE_MARKS
             | marks::GET_MARK
             | conn::GET_STATS
+            | conn::GET_HELPER
     );
     if !is_known {
         return Err(Errno::OPNOTSUPP);
@@ -196,6 +197,9 @@ fn own(
                 cpu += 1;
             });
         }
+        conn::GET_HELPER => helper::each(control, &mut |helper| {
+            add(conn::NEW_HELPER, &|writer| helper::write(writer, helper));
+        }),
         _ => {
             control.describe(&mut |line| {
                 add(conn::NEW_STATUS, &|writer| status::write_line(writer, line));

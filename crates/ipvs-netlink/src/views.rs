@@ -9,11 +9,12 @@ use ipvs_core::stats::{Counters, Rates};
 
 use crate::client::Transport;
 use crate::conn::Connection;
+use crate::helper::Helper;
 use crate::{Client, ClientError, Info};
 
 /// The files, as they are called in `/proc/net`.
-pub const FILES: [&str; 5] =
-    ["ip_vs", "ip_vs_conn", "ip_vs_conn_sync", "ip_vs_stats", "ip_vs_stats_percpu"];
+pub const FILES: [&str; 6] =
+    ["ip_vs", "ip_vs_app", "ip_vs_conn", "ip_vs_conn_sync", "ip_vs_stats", "ip_vs_stats_percpu"];
 
 /// Ticks a second of the kernel that persistence timeouts are shown for.
 const TICKS: u32 = 250;
@@ -26,6 +27,7 @@ pub fn text<T: Transport>(client: &mut Client<T>, file: &str) -> Result<String, 
         return Ok(text);
     }
     Ok(match file {
+        "ip_vs_app" => helpers(&client.helpers()?),
         "ip_vs_conn" => connections(&client.connections()?),
         "ip_vs_conn_sync" => connections_by_origin(&client.connections()?),
         "ip_vs_stats" => {
@@ -150,6 +152,13 @@ fn connections_by_origin(all: &[Connection]) -> String {
     lines(heading, all, |conn| {
         let origin = if conn.flags & FROM_SYNC != 0 { "SYNC" } else { "LOCAL" };
         format!("{} {origin:<6} {:>7}\n", connection(conn), conn.expires_ms / 1000)
+    })
+}
+
+fn helpers(all: &[Helper]) -> String {
+    lines("prot port    usecnt name\n", all, |helper| {
+        let Helper { protocol, port, users, name } = helper;
+        format!("{:<3}  {port:<7} {users:<6} {name:<17}\n", protocol_name(*protocol))
     })
 }
 

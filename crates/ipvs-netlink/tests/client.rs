@@ -289,6 +289,28 @@ fn statistics_have_a_total_and_a_part_for_each_cpu() {
 }
 
 #[test]
+fn a_port_that_is_helped_tells_how_many_connections_it_has() {
+    let mut table = SmallTable::default();
+    table.settings.ftp_ports = [21, 2121, 0, 0, 0, 0, 0, 0];
+    let conn = |client_port, virtual_port, flags| ConnStatus {
+        protocol: 6,
+        client_port,
+        virtual_port,
+        flags,
+        ..connection()
+    };
+    let direct = 3;
+    table.connections =
+        vec![conn(50000, 2121, 0), conn(50001, 2121, direct), conn(0, 2121, 0), conn(50002, 80, 0)];
+    let mut client = Client::new(LocalTransport::new(&mut table)).unwrap();
+    let text = ipvs_netlink::views::text(&mut client, "ip_vs_app").unwrap();
+    let expect = "prot port    usecnt name\n\
+                  TCP  2121    1      ftp              \n\
+                  TCP  21      0      ftp              \n";
+    assert_eq!(text, expect);
+}
+
+#[test]
 fn a_sync_daemon_is_listed_as_it_was_started() {
     let mut table = SmallTable::default();
     let mut client = Client::new(LocalTransport::new(&mut table)).unwrap();

@@ -21,7 +21,7 @@ use ipvs_core::verdict::Reason;
 pub(crate) struct SmallTable {
     services: Vec<(ServiceStatus, Vec<DestStatus>)>,
     timeouts: Timeouts,
-    settings: Settings,
+    pub(crate) settings: Settings,
     /// What each CPU has counted.
     pub(crate) counted: Vec<Counters>,
     /// What `connections` shows.
@@ -275,6 +275,10 @@ impl Control for SmallTable {
         sysctl::find(name).ok_or(SysctlError::Unknown)?.set(&mut self.settings, text)?;
         defence::adjust(&mut self.settings, u64::MAX);
         Ok(())
+    }
+
+    fn ftp_ports(&mut self) -> [u16; 8] {
+        self.settings.ftp_ports
     }
 
     fn table_size(&self) -> u32 {

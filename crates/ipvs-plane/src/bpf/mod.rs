@@ -341,6 +341,10 @@ impl Control for BpfPlane {
         self.registry.set_sysctl(name, text)
     }
 
+    fn ftp_ports(&mut self) -> [u16; 8] {
+        self.registry.ftp_ports()
+    }
+
     fn table_size(&self) -> u32 {
         self.registry.table_size()
     }

@@ -144,6 +144,10 @@ impl<S: Store> Control for Registry<S> {
         })
     }
 
+    fn ftp_ports(&mut self) -> [u16; 8] {
+        self.settings.ftp_ports
+    }
+
     fn table_size(&self) -> u32 {
         self.store.limits().conns
     }

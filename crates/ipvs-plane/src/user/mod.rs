@@ -405,6 +405,10 @@ impl Control for UserPlane {
             .unwrap_or(Err(SysctlError::Plane))
     }
 
+    fn ftp_ports(&mut self) -> [u16; 8] {
+        self.ask(|worker| worker.registry.ftp_ports()).unwrap_or_default()
+    }
+
     fn table_size(&self) -> u32 {
         self.table_size
     }
