@@ -45,8 +45,9 @@ pub(crate) fn each(control: &mut dyn Control, each: &mut dyn FnMut(&Helper)) {
         .map(|port| Helper { protocol: TCP, port, users: 0, name: "ftp".to_owned() })
         .collect();
     control.connections(&mut |conn| {
-        let served = helpers.iter_mut().find(|helper| is_helped(&conn, helper));
-        served.into_iter().for_each(|helper| helper.users += 1);
+        if let Some(helper) = helpers.iter_mut().find(|helper| is_helped(&conn, helper)) {
+            helper.users += 1;
+        }
     });
     helpers.iter().for_each(each);
 }
