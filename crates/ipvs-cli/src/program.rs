@@ -15,6 +15,7 @@ const USAGE: &str =
        ipvs mark COMMAND        firewall marks by rules of our own (see ipvs mark --help)
        ipvs check FILE          what is wrong with a configuration file
        ipvs plan FILE           what must change to be as a file says (2: something)
+       ipvs apply FILE          make what runs what a file says, in one step
        ipvs takeover            have the daemon hold what the kernel's ip_vs holds
        ipvs detach              remove the eBPF plane that a daemon left
        ipvs sysctl [ARGUMENTS]  read and change net.ipv4.vs (see ipvs sysctl -h)
@@ -55,7 +56,7 @@ pub fn run(mut args: Vec<OsString>) -> ExitCode {
             files(args)
         }
         Some("demo") => demo::run(args),
-        Some("daemon" | "detach" | "status" | "mark" | "check" | "plan" | "takeover") => {
+        Some("daemon" | "detach" | "status" | "mark" | "check" | "plan" | "apply" | "takeover") => {
             daemon::run(args)
         }
         Some("-h" | "--help" | "help") => usage(&mut io::stdout(), 0),

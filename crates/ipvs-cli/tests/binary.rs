@@ -226,6 +226,40 @@ fn a_table_is_replaced_at_once_on_request() {
     world.check("ipvsadm", &["-Sn"], "", ("-A -f 7 -s wlc\n", "", 0));
 }
 
+#[test]
+fn a_file_is_applied_in_one_step_or_not_at_all() {
+    let world = World::new("apply");
+    world.serve();
+    let path = world.folder.join("ipvs.toml");
+    let file = path.to_str().expect("text");
+    let run = |command: &str, text: &str, expect: (&str, &str, i32)| {
+        fs::write(&path, text).expect("a file");
+        world.check("ipvs", &[command, file], "", expect);
+    };
+    world.check("ipvsadm", &["-A", "-t", "192.0.2.99:80", "-s", "rr"], "", ("", "", 0));
+    let service = "[[service]]\naddress = \"192.0.2.10\"\nprotocol = \"tcp\"\nport = 80\n\
+        [[service.destination]]\naddress = \"10.1.0.11\"\nweight = 3\n";
+    let wanted = format!("timeouts.udp = 60\nsysctl.drop_entry = 3\n{service}");
+    let lines = "~ setting drop_entry: \"0\" becomes \"3\"
+~ timeouts udp 60 s
+- service tcp 192.0.2.99:80
++ service tcp 192.0.2.10:80, scheduler wlc
++ destination 10.1.0.11:80, weight 3, of tcp 192.0.2.10:80
+";
+    run("plan", &wanted, (lines, "", 2));
+    run("apply", &wanted, (lines, "", 0));
+    run("plan", &wanted, ("", "", 0));
+    run("apply", &wanted, ("", "", 0));
+    // The address of a host, but not of one on this network.
+    let refused = wanted.replace("10.1.0.11", "10.1.0.255").replace("60", "70");
+    let text = "ipvs apply: + destination 10.1.0.255:80, weight 3, of tcp 192.0.2.10:80: \
+        invalid argument (nothing was changed)\n";
+    run("apply", &refused, ("", text, 1));
+    run("plan", &wanted, ("", "", 0));
+    let text = format!("ipvs apply: {file}:1:10: unknown key `tpc`, did you mean `tcp`?\n");
+    run("apply", "timeouts.tpc = 1\n", ("", &text, 1));
+}
+
 /// A configuration with some of everything that a takeover takes over.
 const HELD: &str = "--set 100 20 30
 -A -t 192.0.2.10:80 -s wrr -p 60 -M 255.255.255.0

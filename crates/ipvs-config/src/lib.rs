@@ -8,6 +8,7 @@ mod error;
 mod file;
 mod plan;
 mod read;
+mod words;
 
 pub use error::ConfigError;
 pub use plan::{Change, Running, RunningService, plan};

@@ -6,8 +6,10 @@ use ipvs_core::command::{Command, TimeoutEdit};
 use ipvs_core::dest::{DestKey, DestSpec};
 use ipvs_core::service::{ServiceFlags, ServiceKey, ServiceSpec};
 use ipvs_core::snapshot::Timeouts;
+use ipvs_core::sysctl::{Sysctl, Value};
 
 use crate::read::Wanted;
+use crate::words;
 
 /// A service that runs.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -37,18 +39,28 @@ pub enum Change {
     /// An edit, and how many live connections belong to what it is about.
     Edit(Command, u64),
     /// A setting, its present value and the new one.
-    Setting(String, String, String),
+    Setting(&'static Sysctl, String, Value),
+}
+
+impl Change {
+    /// The edit that makes it.
+    pub const fn edit(&self) -> Command {
+        match self {
+            Self::Edit(edit, _) => *edit,
+            Self::Setting(sysctl, _, value) => Command::SetSysctl(sysctl, *value),
+        }
+    }
 }
 
 /// What must change so that what runs is what is wanted; empty if it is.
 /// What is to go goes first, so that it leaves room.
 pub fn plan(wanted: &Wanted, running: &Running) -> Vec<Change> {
     let mut changes = Vec::new();
-    for (name, value) in &wanted.settings {
-        let present = running.settings.iter().find(|(other, _)| other == name);
+    for (sysctl, value) in &wanted.settings {
+        let present = running.settings.iter().find(|(other, _)| other == sysctl.name);
         let present = present.map_or("", |(_, value)| value.as_str());
-        if !is_same_setting(name, present, value) {
-            changes.push(Change::Setting(name.clone(), present.to_owned(), value.clone()));
+        if !is_same_setting(sysctl.name, present, &value.to_string()) {
+            changes.push(Change::Setting(sysctl, present.to_owned(), *value));
         }
     }
     let timeout = |wanted, present| if wanted == present { 0 } else { wanted };
@@ -115,26 +127,32 @@ fn connections(service: &RunningService) -> u64 {
 impl fmt::Display for Change {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let (edit, touched) = match self {
-            Self::Setting(name, old, new) => {
+            Self::Setting(sysctl, old, new) => {
+                let (name, new) = (sysctl.name, new.to_string());
                 return write!(f, "~ setting {name}: {old:?} becomes {new:?}");
             }
             Self::Edit(edit, touched) => (edit, touched),
         };
         match edit {
             Command::AddService(key, spec) => {
-                write!(f, "+ service {key:?}, scheduler {}", spec.scheduler)
+                write!(f, "+ service {}, scheduler {}", words::service(key), spec.scheduler)
             }
             Command::EditService(key, spec) => {
-                write!(f, "~ service {key:?}, scheduler {}", spec.scheduler)
+                write!(f, "~ service {}, scheduler {}", words::service(key), spec.scheduler)
             }
-            Command::DeleteService(key) => write!(f, "- service {key:?}"),
+            Command::DeleteService(key) => write!(f, "- service {}", words::service(key)),
             Command::AddDest(key, dest, spec) => {
-                write!(f, "+ destination {dest:?}, weight {}, of {key:?}", spec.weight)
+                let (key, dest) = (words::service(key), words::dest(dest));
+                write!(f, "+ destination {dest}, weight {}, of {key}", spec.weight)
             }
             Command::EditDest(key, dest, spec) => {
-                write!(f, "~ destination {dest:?}, weight {}, of {key:?}", spec.weight)
+                let (key, dest) = (words::service(key), words::dest(dest));
+                write!(f, "~ destination {dest}, weight {}, of {key}", spec.weight)
             }
-            Command::DeleteDest(key, dest) => write!(f, "- destination {dest:?} of {key:?}"),
+            Command::DeleteDest(key, dest) => {
+                let (key, dest) = (words::service(key), words::dest(dest));
+                write!(f, "- destination {dest} of {key}")
+            }
             Command::SetTimeouts(edit) => {
                 write!(f, "~ timeouts")?;
                 let parts = [("tcp", edit.tcp), ("tcp_fin", edit.tcp_fin), ("udp", edit.udp)];

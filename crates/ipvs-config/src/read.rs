@@ -1,15 +1,15 @@
 //! What a file means: keys and configurations as the director takes them.
 
-use std::collections::BTreeMap;
 use std::net::IpAddr;
 
 use ipvs_core::addr::{Addr, Family};
 use ipvs_core::command::TimeoutEdit;
 use ipvs_core::dest::{DestKey, DestSpec, ForwardingMethod};
+use ipvs_core::engine;
 use ipvs_core::mark::prefix_mask;
 use ipvs_core::service::{SchedulerKind, ServiceFlags, ServiceKey, ServiceSpec};
 use ipvs_core::settings::Settings;
-use ipvs_core::{engine, sysctl};
+use ipvs_core::sysctl::{self, Sysctl, Value};
 use toml::Spanned;
 
 use crate::error::{ConfigError, Mistake, meant};
@@ -38,8 +38,8 @@ pub struct Wanted {
     pub services: Vec<Service>,
     /// Timeouts, 0 for one that may be anything.
     pub timeouts: TimeoutEdit,
-    /// Settings of `net.ipv4.vs` by name, as text; others may be anything.
-    pub settings: BTreeMap<String, String>,
+    /// Settings of `net.ipv4.vs`, each once; others may be anything.
+    pub settings: Vec<(&'static Sysctl, Value)>,
 }
 
 /// Reads the text of `file`.
@@ -59,10 +59,14 @@ fn wanted(file: &file::File) -> Read<Wanted> {
         tcp_fin: timeout(&file.timeouts.tcp_fin)?,
         udp: timeout(&file.timeouts.udp)?,
     };
-    let mut settings = BTreeMap::new();
+    let mut settings: Vec<(&Sysctl, Value)> = Vec::new();
     for (name, value) in &file.sysctl {
-        let (name, value) = setting(name, value)?;
-        settings.insert(name, value);
+        let next = setting(name, value)?;
+        // By its plain name and behind `net.ipv4.vs.`.
+        if settings.iter().any(|(other, _)| *other == next.0) {
+            return wrong(name, format!("`{}` is set already", next.0.name));
+        }
+        settings.push(next);
     }
     let mut services: Vec<Service> = Vec::new();
     for given in &file.service {
@@ -75,8 +79,11 @@ fn wanted(file: &file::File) -> Read<Wanted> {
     Ok(Wanted { services, timeouts, settings })
 }
 
-/// A setting by its plain name, with its value as the director shows it.
-fn setting(name: &Spanned<String>, value: &Spanned<file::Setting>) -> Read<(String, String)> {
+/// A setting, with its value as the director shows it.
+fn setting(
+    name: &Spanned<String>,
+    value: &Spanned<file::Setting>,
+) -> Read<(&'static Sysctl, Value)> {
     let Some(known) = sysctl::find(name.get_ref()) else {
         let names = sysctl::ALL.iter().map(|it| it.name);
         let word = name.get_ref();
@@ -90,7 +97,7 @@ fn setting(name: &Spanned<String>, value: &Spanned<file::Setting>) -> Read<(Stri
     if known.set(&mut settings, &text).is_err() {
         return wrong(value, format!("`{}` cannot be `{text}`", known.name));
     }
-    Ok((known.name.to_owned(), known.get(&settings).to_string()))
+    Ok((known, known.get(&settings)))
 }
 
 fn service(given: &Spanned<file::Service>) -> Read<Service> {

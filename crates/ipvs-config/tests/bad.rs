@@ -1,5 +1,8 @@
 //! Bad files and what is said of them: `bad.txt` holds each file, then behind
 //! `=> ` the message, then an empty line.
+#![expect(clippy::tests_outside_test_module, reason = "the whole file is a test module")]
+
+use std::fmt::Write as _;
 
 #[test]
 fn each_bad_file_is_refused_with_the_place_and_the_reason() {
@@ -13,7 +16,7 @@ fn each_bad_file_is_refused_with_the_place_and_the_reason() {
             Err(error) => error.to_string(),
         };
         if said.lines().collect::<Vec<_>>() != [expected] {
-            wrong += &format!("{text}=> {said}\n\n");
+            let _ = write!(wrong, "{text}=> {said}\n\n");
         }
     }
     assert!(wrong.is_empty(), "{wrong}");

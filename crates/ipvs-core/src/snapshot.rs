@@ -104,6 +104,11 @@ pub trait Control {
         }
     }
 
+    /// Counts what was changed: while it is the same, all that can be edited is the same.
+    fn generation(&self) -> u64 {
+        0
+    }
+
     /// Calls `each` for every service, in no particular order.
     fn services(&mut self, each: &mut dyn FnMut(ServiceStatus));
 

@@ -35,9 +35,14 @@ pub(crate) struct Director {
     pub(crate) driven: Driven,
     /// Which plane it is, and why.
     pub(crate) choice: String,
+    generation: u64,
 }
 
 impl Director {
+    pub(crate) const fn new(driven: Driven, choice: String) -> Self {
+        Self { driven, choice, generation: 0 }
+    }
+
     pub(crate) fn plane(&mut self) -> &mut dyn Plane {
         match &mut self.driven {
             Driven::Bpf { plane, .. } => plane.as_mut(),
@@ -74,11 +79,18 @@ impl Director {
 
 impl Control for Director {
     fn apply(&mut self, commands: &[Command]) -> Result<(), Refused> {
-        self.plane().apply(commands)
+        self.plane().apply(commands)?;
+        self.generation += 1;
+        Ok(())
     }
 
     fn apply_each(&mut self, commands: &[Command], each: &mut dyn FnMut(Result<(), CommandError>)) {
+        self.generation += 1;
         self.plane().apply_each(commands, each);
+    }
+
+    fn generation(&self) -> u64 {
+        self.generation
     }
 
     fn services(&mut self, each: &mut dyn FnMut(ServiceStatus)) {
@@ -122,7 +134,9 @@ impl Control for Director {
     }
 
     fn set_sysctl(&mut self, name: &str, text: &str) -> Result<(), SysctlError> {
-        self.plane().set_sysctl(name, text)
+        self.plane().set_sysctl(name, text)?;
+        self.generation += 1;
+        Ok(())
     }
 
     fn ftp_ports(&mut self) -> [u16; 8] {

@@ -23,7 +23,7 @@ fn start_plane(options: &Options) -> Result<Director, DaemonError> {
         PlaneChoice::Bpf => start_bpf(options),
         PlaneChoice::User => {
             let driven = Driven::User(start_user(options)?);
-            Ok(Director { driven, choice: "user-space plane, as asked".to_owned() })
+            Ok(Director::new(driven, "user-space plane, as asked".to_owned()))
         }
         PlaneChoice::Auto => match start_bpf(options) {
             Err(DaemonError::Bpf(why)) if is_out_of_reach(&why) => {
@@ -31,7 +31,7 @@ fn start_plane(options: &Options) -> Result<Director, DaemonError> {
                 match start_user(options) {
                     Ok(plane) => {
                         let choice = format!("user-space plane, for the eBPF plane said: {why}");
-                        Ok(Director { driven: Driven::User(plane), choice })
+                        Ok(Director::new(Driven::User(plane), choice))
                     }
                     Err(user) => Err(DaemonError::NoPlane { bpf: why, user }),
                 }
@@ -50,7 +50,8 @@ fn start_bpf(options: &Options) -> Result<Director, DaemonError> {
     })?;
     let origin = if plane.was_adopted() { "adopted from an earlier daemon" } else { "fresh" };
     let choice = format!("eBPF plane, {origin}");
-    Ok(Director { driven: Driven::Bpf { plane: Box::new(plane), _lock: lock }, choice })
+    let driven = Driven::Bpf { plane: Box::new(plane), _lock: lock };
+    Ok(Director::new(driven, choice))
 }
 
 fn start_user(options: &Options) -> Result<UserPlane, user::StartError> {

@@ -6,7 +6,7 @@ use rustix::io::Errno;
 use crate::message::{Message, Messages, flags};
 use crate::server::{Access, Answered, answer_one};
 use crate::together::{Additions, Reply};
-use crate::transaction::{self, Transaction};
+use crate::transaction::{self, Terms, Transaction};
 
 /// One client: what it may do, and the edits of its transaction. They are forgotten with it.
 #[derive(Debug)]
@@ -100,7 +100,7 @@ impl Conversation {
                 Some(_) => Err(Errno::ALREADY),
                 None if !self.may_begin => Err(Errno::BUSY),
                 None => {
-                    self.transaction = Some(Transaction::default());
+                    self.transaction = Some(Transaction::begin(control));
                     Ok(())
                 }
             };
@@ -109,7 +109,8 @@ impl Conversation {
         if number == transaction::DISCARD {
             return Ok(());
         }
-        waiting.commit(control).map_err(|refusal| {
+        let attrs = message.generic().map_or(&[][..], |(_, attrs)| attrs);
+        waiting.commit(Terms::read(attrs)?, control).map_err(|refusal| {
             if let Some(which) = refusal.message(&message.header) {
                 reply.data(which.bytes());
             }

@@ -10,7 +10,13 @@
 //!
 //! After `BEGIN`, what changes something is kept as it came, whichever of the two families
 //! it is of; its acknowledgement says no more. What only asks is answered as ever, and by
-//! what is in force. Attributes of `REFUSED`:
+//! what is in force. Attributes of `COMMIT`:
+//!
+//! | no | attribute | type |
+//! |---|---|---|
+//! | 1 | UNCHANGED | nothing: only if nothing was changed since `BEGIN`, else `ESTALE` |
+//!
+//! Attributes of `REFUSED`:
 //!
 //! | no | attribute | type |
 //! |---|---|---|
@@ -37,6 +43,9 @@ pub const COMMIT: u8 = 11;
 pub const DISCARD: u8 = 12;
 /// Only as a reply: which edit was at fault.
 pub const REFUSED: u8 = 13;
+
+/// Of `COMMIT`.
+const UNCHANGED: u16 = 1;
 
 const POSITION: u16 = 1;
 const REASON: u16 = 2;
@@ -78,9 +87,33 @@ pub(crate) fn is_edit(message: &Message<'_>) -> bool {
         && message.generic().is_some_and(|(number, _)| changes(header.kind, number))
 }
 
+/// On which terms a transaction is committed.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Terms {
+    /// Nothing may have changed since it was begun.
+    pub unchanged: bool,
+}
+
+impl Terms {
+    /// Writes them as attributes of `COMMIT`.
+    pub(crate) fn write(self, writer: &mut Writer) {
+        if self.unchanged {
+            writer.attr(UNCHANGED, &[]);
+        }
+    }
+
+    /// Reads the attributes of `COMMIT`.
+    pub(crate) fn read(attrs: &[u8]) -> Result<Self, Errno> {
+        let table = Table::<2>::parse(attrs, &[]).or(Err(Errno::RANGE))?;
+        Ok(Self { unchanged: table.get(UNCHANGED).is_some() })
+    }
+}
+
 /// Edits that wait.
 #[derive(Debug, Default)]
 pub(crate) struct Transaction {
+    /// The director's generation when it was begun.
+    begun: u64,
     /// The requests, one behind the other, each filled up to the alignment.
     requests: Vec<u8>,
     /// There were too many.
@@ -88,6 +121,11 @@ pub(crate) struct Transaction {
 }
 
 impl Transaction {
+    /// Begins one.
+    pub(crate) fn begin(control: &dyn Control) -> Self {
+        Self { begun: control.generation(), ..Self::default() }
+    }
+
     /// Keeps an edit; refuses all from the first on for which there is no room, that one
     /// with `E2BIG`.
     pub(crate) fn keep(&mut self, message: &Message<'_>) -> Result<(), Errno> {
@@ -97,7 +135,7 @@ impl Transaction {
         let len = align4(self.requests.len().saturating_add(message.bytes.len()));
         if len > LONGEST {
             // Nothing will become of those before it.
-            *self = Self { requests: Vec::new(), spoilt: true };
+            *self = Self { requests: Vec::new(), spoilt: true, ..*self };
             return Err(Errno::TOOBIG);
         }
         self.requests.extend_from_slice(message.bytes);
@@ -106,9 +144,12 @@ impl Transaction {
     }
 
     /// Makes the edits, all or none.
-    pub(crate) fn commit(self, control: &mut dyn Control) -> Result<(), Refusal> {
+    pub(crate) fn commit(self, terms: Terms, control: &mut dyn Control) -> Result<(), Refusal> {
         if self.spoilt {
-            return Err(Refusal { position: None, errno: Errno::TOOBIG, reason: None });
+            return Err(Errno::TOOBIG.into());
+        }
+        if terms.unchanged && control.generation() != self.begun {
+            return Err(Errno::STALE.into());
         }
         let mut edits = Edits::default();
         for (position, message) in (0..).zip(Messages(&self.requests)) {
@@ -139,6 +180,13 @@ pub(crate) struct Refusal {
     position: Option<u32>,
     pub(crate) errno: Errno,
     reason: Option<CommandError>,
+}
+
+impl From<Errno> for Refusal {
+    /// Of the transaction as a whole.
+    fn from(errno: Errno) -> Self {
+        Self { position: None, errno, reason: None }
+    }
 }
 
 impl Refusal {

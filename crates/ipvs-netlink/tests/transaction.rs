@@ -21,7 +21,7 @@ use ipvs_netlink::attr::Writer;
 use ipvs_netlink::client::{LocalTransport, Transport};
 use ipvs_netlink::message::{Messages, flags};
 use ipvs_netlink::numbers::{self, command, svc, top};
-use ipvs_netlink::transaction::{BEGIN, COMMIT, DISCARD, LONGEST};
+use ipvs_netlink::transaction::{BEGIN, COMMIT, DISCARD, LONGEST, Terms};
 use ipvs_netlink::{
     Access, Client, ClientError, Conversation, Errno, NotMade, conn, service as service_attrs,
 };
@@ -215,6 +215,29 @@ fn what_others_changed_meanwhile_counts() {
     table.apply(&[add(81)]).unwrap();
     assert_eq!(ends(&mut conversation, &mut table, &own(COMMIT)), [Err(Errno::EXIST)]);
     assert_eq!(ports(&mut table), [81]);
+}
+
+#[test]
+fn what_is_made_only_if_nothing_has_changed_is_told_that_something_has() {
+    let mut table = SmallTable::default();
+    let mut client = Client::new(LocalTransport::new(&mut table)).unwrap();
+    let terms = Terms { unchanged: true };
+    client.begin_all().unwrap();
+    assert_eq!(client.services().unwrap(), []);
+    client.commit_all(&[add(80)], terms).unwrap();
+    drop(client);
+    let (ask, mut conversation) = (own(BEGIN), Conversation::new(Access::Admin));
+    assert_eq!(ends(&mut conversation, &mut table, &ask), [Ok(())]);
+    table.set_sysctl("sloppy_tcp", "1").unwrap();
+    let datagram = [
+        adding(ACK, 81, 0),
+        request(conn::FAMILY_ID, ACK, COMMIT, |writer| {
+            writer.attr(1, &[]);
+        }),
+    ];
+    let expect = [Ok(()), Err(Errno::STALE)];
+    assert_eq!(ends(&mut conversation, &mut table, &datagram.concat()), expect);
+    assert_eq!(ports(&mut table), [80]);
 }
 
 #[test]

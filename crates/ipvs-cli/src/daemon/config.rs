@@ -1,15 +1,18 @@
-//! `ipvs check` and `ipvs plan`: a configuration file, by itself and beside
-//! what runs.
+//! `ipvs check`, `ipvs plan` and `ipvs apply`: a configuration file, by itself, beside
+//! what runs, and made so.
 
 use std::fs;
 use std::io::{self, Write as _};
 use std::path::{Path, PathBuf};
 
 use clap::Args;
-use ipvs_config::{Running, RunningService, Wanted};
+use ipvs_config::{Change, Running, RunningService, Wanted};
 use ipvs_daemon::DEFAULT_SOCKET;
 use ipvs_netlink::client::{SeqpacketTransport, Transport};
-use ipvs_netlink::{Client, ClientError};
+use ipvs_netlink::transaction::Terms;
+use ipvs_netlink::{Client, ClientError, Errno, NotMade};
+
+use crate::adm::system_text;
 
 #[derive(Debug, Args)]
 pub(super) struct Check {
@@ -18,6 +21,7 @@ pub(super) struct Check {
     file: PathBuf,
 }
 
+/// A file and the director that it is for, as `plan` and `apply` take them.
 #[derive(Debug, Args)]
 pub(super) struct Plan {
     /// Where the daemon listens
@@ -28,6 +32,9 @@ pub(super) struct Plan {
     file: PathBuf,
 }
 
+/// Plans that are made anew because others changed something meanwhile.
+const ATTEMPTS: usize = 10;
+
 /// Reads the file, and says nothing if it is right.
 pub(super) fn check(options: &Check) -> Result<(), String> {
     read(&options.file).map(drop)
@@ -36,14 +43,74 @@ pub(super) fn check(options: &Check) -> Result<(), String> {
 /// Shows what would change; whether anything would.
 pub(super) fn plan(options: &Plan) -> Result<bool, String> {
     let wanted = read(&options.file)?;
-    let socket = SeqpacketTransport::connect(&options.socket).map_err(ClientError::from);
-    let running = socket.and_then(Client::new).and_then(|mut client| running(&mut client));
-    let running = running.map_err(|error| format!("{}: {error}", options.socket.display()))?;
+    let mut client = connect(&options.socket)?;
+    let running = running(&mut client).map_err(|error| at(&options.socket, error))?;
     let changes = ipvs_config::plan(&wanted, &running);
+    show(&changes).map_err(|error| error.to_string())?;
+    Ok(!changes.is_empty())
+}
+
+/// Makes what runs what the file says, and shows what was changed.
+pub(super) fn apply(options: &Plan) -> Result<(), String> {
+    let wanted = read(&options.file)?;
+    let mut client = connect(&options.socket)?;
+    for _ in 0..ATTEMPTS {
+        if let Some(changes) = apply_once(&mut client, &wanted, &options.socket)? {
+            // It is done, whether somebody listens or not.
+            drop(show(&changes));
+            return Ok(());
+        }
+    }
+    Err("what runs is being changed all the time (nothing was changed)".into())
+}
+
+/// Plans and has the plan made in one transaction; `None` if something was changed meanwhile.
+fn apply_once<T: Transport>(
+    client: &mut Client<T>,
+    wanted: &Wanted,
+    socket: &Path,
+) -> Result<Option<Vec<Change>>, String> {
+    client.begin_all().map_err(|error| at(socket, busy(error)))?;
+    let running = running(client).map_err(|error| at(socket, error))?;
+    let changes = ipvs_config::plan(wanted, &running);
+    let edits: Vec<_> = changes.iter().map(Change::edit).collect();
+    match client.commit_all(&edits, Terms { unchanged: true }) {
+        Ok(()) => Ok(Some(changes)),
+        Err(NotMade::Changed) => Ok(None),
+        Err(NotMade::Edit { position, errno, reason }) => {
+            let change = changes.get(position).map(ToString::to_string).unwrap_or_default();
+            let why = reason.unwrap_or_else(|| system_text(&ClientError::Refused(errno)));
+            Err(format!("{change}: {why} (nothing was changed)"))
+        }
+        Err(error) => Err(at(socket, error)),
+    }
+}
+
+/// Why no transaction was begun, in words that help.
+fn busy(error: NotMade) -> String {
+    match error {
+        NotMade::Failed(ClientError::Refused(Errno::BUSY)) => {
+            "too many transactions are open: try again (nothing was changed)".into()
+        }
+        other => other.to_string(),
+    }
+}
+
+fn connect(socket: &Path) -> Result<Client<SeqpacketTransport>, String> {
+    let transport = SeqpacketTransport::connect(socket).map_err(ClientError::from);
+    transport.and_then(Client::new).map_err(|error| at(socket, system_text(&error)))
+}
+
+fn at(socket: &Path, error: impl std::fmt::Display) -> String {
+    format!("{}: {error}", socket.display())
+}
+
+/// Prints changes, one a line; a reader that has had enough is no failure.
+fn show(changes: &[Change]) -> io::Result<()> {
     let mut stdout = io::stdout().lock();
     match changes.iter().try_for_each(|change| writeln!(stdout, "{change}")) {
-        Err(error) if error.kind() != io::ErrorKind::BrokenPipe => Err(error.to_string()),
-        _ => Ok(!changes.is_empty()),
+        Err(error) if error.kind() == io::ErrorKind::BrokenPipe => Ok(()),
+        written => written,
     }
 }
 

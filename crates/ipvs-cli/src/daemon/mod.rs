@@ -1,5 +1,5 @@
-//! `ipvs daemon`, `ipvs detach`, `ipvs status`, `ipvs mark`, `ipvs check`, `ipvs plan`
-//! and `ipvs takeover`: the director's process, and its configuration.
+//! `ipvs daemon`, `ipvs detach`, `ipvs status`, `ipvs mark`, `ipvs check`, `ipvs plan`,
+//! `ipvs apply` and `ipvs takeover`: the director's process, and its configuration.
 
 mod config;
 mod mark;
@@ -22,7 +22,7 @@ use self::options::{Cli, Task};
 /// Runs the command line `ipvs SUBCOMMAND …`, the program's name first.
 pub fn run(args: Vec<OsString>) -> ExitCode {
     // The status of a mistake on the command line, 2, means changes here.
-    let is_plan = args.get(1).is_some_and(|arg| arg == "plan");
+    let is_plan = args.get(1).is_some_and(|arg| arg == "plan" || arg == "apply");
     let task = match Cli::try_parse_from(args) {
         Ok(cli) => cli.task,
         Err(error) => {
@@ -43,6 +43,7 @@ pub fn run(args: Vec<OsString>) -> ExitCode {
         Task::Status(options) => said("ipvs status", status::show(&options.socket)),
         Task::Mark(options) => said("ipvs mark", mark::run(&options)),
         Task::Check(options) => said("ipvs check", config::check(&options)),
+        Task::Apply(options) => said("ipvs apply", config::apply(&options)),
         Task::Takeover(options) => said("ipvs takeover", takeover::run(&options)),
         Task::Plan(options) => match config::plan(&options) {
             Ok(true) => ExitCode::from(2),

@@ -29,6 +29,9 @@ pub(super) enum Task {
     /// Show what must change so that what runs is what a configuration file says, and how many
     /// connections each change touches; exits with 0 for nothing, 2 for changes, 1 for a failure
     Plan(super::config::Plan),
+    /// Make what runs what a configuration file says, in one step or not at all, and show what
+    /// was changed; exits with 0 if it is so, 1 for a failure, which has changed nothing
+    Apply(super::config::Plan),
     /// Have the daemon hold what the kernel's own IPVS holds: services, destinations,
     /// timeouts, settings and sync daemons, all in one step or none; not its connections
     Takeover(super::takeover::Takeover),

@@ -7,6 +7,7 @@ use super::batch::DATAGRAM_LEN;
 use super::{Client, ClientError, Transport};
 use crate::attr::Writer;
 use crate::message::flags;
+use crate::transaction::Terms;
 use crate::{conn, marks, setting, transaction};
 
 /// Why a list of edits was not made. Nothing was changed.
@@ -26,6 +27,9 @@ pub enum NotMade {
     /// The director makes one edit at a time only, as a kernel does.
     #[error("the director makes one edit at a time only")]
     Unsupported,
+    /// Something was changed since the transaction was begun.
+    #[error("what runs was changed meanwhile")]
+    Changed,
     /// Something else.
     #[error(transparent)]
     Failed(#[from] ClientError),
@@ -34,6 +38,14 @@ pub enum NotMade {
 impl<T: Transport> Client<T> {
     /// Makes edits in order, all at once or none.
     pub fn apply_all(&mut self, edits: &[Command]) -> Result<(), NotMade> {
+        self.begin_all()?;
+        self.commit_all(edits, Terms::default())
+    }
+
+    /// Begins a transaction: what is asked from here on can be part of its
+    /// [terms](Terms::unchanged). It ends with [`commit_all`](Self::commit_all), or with this
+    /// client.
+    pub fn begin_all(&mut self) -> Result<(), NotMade> {
         if self.transport.is_kernel() {
             return Err(NotMade::Unsupported);
         }
@@ -41,7 +53,12 @@ impl<T: Transport> Client<T> {
         self.command(family, transaction::BEGIN).map_err(|error| match error {
             ClientError::Refused(Errno::OPNOTSUPP) => NotMade::Unsupported,
             error => error.into(),
-        })?;
+        })
+    }
+
+    /// Makes edits in order, all at once or none, and ends the transaction that was begun.
+    pub fn commit_all(&mut self, edits: &[Command], terms: Terms) -> Result<(), NotMade> {
+        let family = self.resolve(conn::FAMILY_NAME)?;
         // None asks for an acknowledgement: what is wrong is said of all of them in the end.
         let mut datagram = Vec::new();
         for edit in edits {
@@ -59,7 +76,9 @@ impl<T: Transport> Client<T> {
             self.transport.send(&datagram).map_err(ClientError::from)?;
         }
         let mut at_fault = None;
-        let request = self.request(family, transaction::COMMIT, flags::ACK, |_| {});
+        let request = self.request(family, transaction::COMMIT, flags::ACK, |writer| {
+            terms.write(writer);
+        });
         let outcome = self.exchange(request.bytes(), |_, attrs| {
             at_fault = Some(transaction::read_refused(attrs)?);
             Some(())
@@ -68,6 +87,9 @@ impl<T: Transport> Client<T> {
             (Err(ClientError::Refused(errno)), Some((position, reason))) => {
                 let position = usize::try_from(position).unwrap_or(usize::MAX);
                 Err(NotMade::Edit { position, errno, reason })
+            }
+            (Err(ClientError::Refused(Errno::STALE)), None) if terms.unchanged => {
+                Err(NotMade::Changed)
             }
             (outcome, _) => Ok(outcome?),
         }

@@ -34,6 +34,7 @@ pub(crate) struct SmallTable {
     pub(crate) marks: Vec<MarkRule>,
     /// Sync daemons.
     pub(crate) sync: Vec<SyncDaemon>,
+    generation: u64,
 }
 
 impl Default for SmallTable {
@@ -42,8 +43,19 @@ impl Default for SmallTable {
         let (services, connections) = (Vec::new(), Vec::new());
         let (settings, counted) = (Settings::DEFAULT, vec![Counters::default()]);
         let (lines, packets, marks) = (Vec::new(), Vec::new(), Vec::new());
-        let sync = Vec::new();
-        Self { services, timeouts, settings, counted, connections, lines, packets, marks, sync }
+        let (sync, generation) = (Vec::new(), 0);
+        Self {
+            services,
+            timeouts,
+            settings,
+            counted,
+            connections,
+            lines,
+            packets,
+            marks,
+            sync,
+            generation,
+        }
     }
 }
 
@@ -215,6 +227,7 @@ fn is_usable(dest: &DestKey) -> bool {
 impl Control for SmallTable {
     fn apply(&mut self, commands: &[Command]) -> Result<(), Refused> {
         let before = self.clone();
+        self.generation += 1;
         for (position, command) in commands.iter().enumerate() {
             if let Err(error) = self.edit(command) {
                 *self = before;
@@ -222,6 +235,10 @@ impl Control for SmallTable {
             }
         }
         Ok(())
+    }
+
+    fn generation(&self) -> u64 {
+        self.generation
     }
 
     fn services(&mut self, each: &mut dyn FnMut(ServiceStatus)) {
@@ -273,6 +290,7 @@ impl Control for SmallTable {
 
     fn set_sysctl(&mut self, name: &str, text: &str) -> Result<(), SysctlError> {
         sysctl::find(name).ok_or(SysctlError::Unknown)?.set(&mut self.settings, text)?;
+        self.generation += 1;
         defence::adjust(&mut self.settings, u64::MAX);
         Ok(())
     }
