@@ -21,8 +21,6 @@ const NEWBORN: Millis = Millis(3_000);
 const FTP_DATA: u16 = 20;
 /// The port of FTP control connections.
 const FTP: u16 = 21;
-/// Every link takes packets of this length, all headers of a tunnel included.
-const SHORTEST_MTU: u32 = 1200;
 /// The first port that any program may listen on, where passive FTP data may go.
 const FIRST_UNPRIVILEGED: u16 = 1024;
 
@@ -72,15 +70,6 @@ pub(crate) fn admit<B: Buffer, T: Tables>(
     {
         let ftp = service.key.port == FTP;
         return Err(if ftp { Reason::NotStarting } else { Reason::NoDestination });
-    }
-    // Its connection is not found again, so a destination is not picked for it twice.
-    if !T::CUTS
-        && !quoted
-        && service.has(ServiceFlags::ONE_PACKET)
-        && !packet.headers.dont_fragment
-        && packet.is_longer_than(SHORTEST_MTU)
-    {
-        return Err(Reason::DeferredLong);
     }
     packet.room.template = NONE;
     packet.room.client = *packet.tuple;
@@ -215,7 +204,7 @@ pub(crate) fn connect<B: Buffer, T: Tables>(
         flags |= ConnFlags::HELPED;
     }
     if service.has(ServiceFlags::ONE_PACKET) && tuple.protocol == protocol::UDP {
-        // Serves one packet, so it is never found by another.
+        // It serves one packet, and is not found by another.
         flags = flags & !ConnFlags::HASHED | ConnFlags::ONE_PACKET;
     }
     conn.set_tuple(tuple);
@@ -249,7 +238,10 @@ pub(crate) fn connect<B: Buffer, T: Tables>(
         }
     }
     expiry::bind(tables, dest_id, dest, flags);
-    if let Some(counters) = tables.counters(dest_id) {
+    // One for a single packet counts with that.
+    if flags & ConnFlags::ONE_PACKET == 0
+        && let Some(counters) = tables.counters(dest_id)
+    {
         counters.count_conn();
     }
     if let Some(template) = tables.conn(packet.room.template) {

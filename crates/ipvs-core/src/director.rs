@@ -20,6 +20,7 @@ use crate::helper;
 use crate::hop::{self, RouteQuery, Way};
 use crate::icmp;
 use crate::near;
+use crate::one_packet;
 use crate::options;
 use crate::proto::{self, Direction};
 use crate::sched::Flow;
@@ -389,14 +390,13 @@ fn decide<B: Buffer, T: Tables>(
     }
     let ifindex = arrival.ifindex;
     let mut packet = Packet { buf, headers, tuple, room, ifindex, now };
-    match live(&mut packet, tables) {
-        Some((found, _)) if found.reply => return carry(&mut packet, tables, found),
-        Some((found, conn)) => match standing(&mut packet, tables, found.id, conn) {
+    if let Some((found, conn)) = live(&mut packet, tables) {
+        match standing(&mut packet, tables, found, conn) {
             Standing::Goes => return carry(&mut packet, tables, found),
             Standing::Gone => return Outcome::drop(Reason::DestGone),
             Standing::Over => packet.room.makes_way = found.id,
-        },
-        None => {}
+            Standing::Taken => {}
+        }
     }
     // IPsec starts nothing of its own.
     if !is_balanced {
@@ -451,7 +451,6 @@ pub(crate) fn connect<B: Buffer, T: Tables>(
                 id => Ok(Found { id, reply: true }),
             }
         }
-        Err(Reason::DeferredLong) => Err(Outcome::defer(Reason::DeferredLong)),
         Err(reason) if reason.drops() => Err(Outcome::drop(reason)),
         Err(reason) => Err(Outcome::pass(reason)),
     }
@@ -463,6 +462,10 @@ pub(crate) fn connect<B: Buffer, T: Tables>(
 fn stray<B: Buffer, T: Tables>(packet: &mut Packet<'_, B>, tables: &T) -> Outcome {
     let unknown = Outcome::pass(Reason::NoService);
     if tables.settings().nat_icmp_send == 0 || proto::is_abort(packet.headers) {
+        return unknown;
+    }
+    if !T::RESOLVES {
+        // Rare, and the packet is changed before it is known whether the plane can send it.
         return unknown;
     }
     packet.room.caller = CallerKey::of(packet.tuple);
@@ -486,7 +489,7 @@ fn carry<B: Buffer, T: Tables>(packet: &mut Packet<'_, B>, tables: &T, found: Fo
     let outcome =
         if is_reply { reply(packet, tables, id, conn) } else { request(packet, tables, id, conn) };
     if conn.has(ConnFlags::ONE_PACKET) {
-        expiry::finish(tables, id, conn);
+        one_packet::conclude(tables, packet.tuple, found.word(), conn, outcome.is_left::<T>());
     }
     outcome
 }
@@ -523,7 +526,7 @@ pub(crate) fn live<'t, B, T: Tables>(
     Some((found, conn))
 }
 
-/// What a known connection means for a client's packet.
+/// What a known connection means for a packet.
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Standing {
     /// The packet goes with it.
@@ -532,16 +535,25 @@ enum Standing {
     Gone,
     /// It made room: the packet may start another one.
     Over,
+    /// It waited for another packet.
+    Taken,
 }
 
-/// Whether a client's packet goes with the connection found for it.
+/// Whether a packet goes with the connection found for it.
 #[inline(always)]
 fn standing<B, T: Tables>(
     packet: &mut Packet<'_, B>,
     tables: &T,
-    id: ConnId,
+    Found { id, reply }: Found,
     conn: &Conn,
 ) -> Standing {
+    if conn.has(ConnFlags::ONE_PACKET) {
+        let claimed = one_packet::claim(tables, &mut packet.room.key, id, conn);
+        return if claimed { Standing::Goes } else { Standing::Taken };
+    }
+    if reply {
+        return Standing::Goes;
+    }
     let dest = tables.dest(conn.dest.get());
     // What goes past all destinations has none that could be gone.
     let stands = dest.is_some_and(Dest::is_available) || (dest.is_none() && conn.is_bypass());
@@ -601,14 +613,17 @@ fn request<B: Buffer, T: Tables>(
     } else {
         forward::find_way_to_dest(packet.room, tables, dest_id, dest, packet.now);
     }
-    if !T::RESOLVES && packet.room.way.needs_host() {
-        return Outcome::pass(Reason::Unresolved);
-    }
-    if !T::CUTS && forward::must_cut_request(packet, tables, conn, dest) {
-        return Outcome::defer(Reason::DeferredLong);
-    }
-    if !T::CUTS && forward::must_complete_request(packet, conn, dest) {
-        return Outcome::defer(Reason::DeferredUnfilled);
+    if !T::RESOLVES {
+        if let Some(reason) = forward::why_request_left(packet, conn, dest) {
+            return Outcome::pass(reason);
+        }
+    } else if !T::CUTS {
+        if forward::must_cut_request(packet, tables, conn, dest) {
+            return Outcome::defer(Reason::DeferredLong);
+        }
+        if forward::must_complete_request(packet, conn, dest) {
+            return Outcome::defer(Reason::DeferredUnfilled);
+        }
     }
     if let Some(counters) = tables.counters(dest_id) {
         counters.count_in(u64::from(packet.headers.total_len));
@@ -633,23 +648,24 @@ fn reply<B: Buffer, T: Tables>(
     }
     let epoch = hop::epoch(packet.now, tables.settings().route_generation);
     forward::find_way_to_client(packet.room, tables, conn, epoch);
-    if !T::RESOLVES && packet.room.way.needs_host() {
-        return Outcome::pass(Reason::Unresolved);
-    }
-    let lives_out = packet.headers.ttl <= 1;
-    let too_long = packet.headers.version == 4
-        && packet.headers.dont_fragment
-        && packet.is_longer_than(packet.room.way.mtu());
-    if lives_out || too_long {
-        // What a forwarding host finds before it asks us: not counted, not translated.
-        return if T::CUTS {
-            reject::reply(packet, tables, conn)
-        } else {
-            Outcome::pass(Reason::LeftToRefuse)
-        };
-    }
-    if !T::CUTS && forward::must_cut_reply(packet) {
-        return Outcome::defer(Reason::DeferredLong);
+    if T::RESOLVES {
+        let lives_out = packet.headers.ttl <= 1;
+        let too_long = packet.headers.version == 4
+            && packet.headers.dont_fragment
+            && packet.is_longer_than(packet.room.way.mtu());
+        if lives_out || too_long {
+            // What a forwarding host finds before it asks us: not counted, not translated.
+            return if T::CUTS {
+                reject::reply(packet, tables, conn)
+            } else {
+                Outcome::pass(Reason::LeftToRefuse)
+            };
+        }
+        if !T::CUTS && forward::must_cut_reply(packet) {
+            return Outcome::defer(Reason::DeferredLong);
+        }
+    } else if let Some(reason) = forward::why_left(packet, 0) {
+        return Outcome::pass(reason);
     }
     let mut len = packet.headers.total_len;
     if T::HELPS && conn.has(ConnFlags::HELPED) {

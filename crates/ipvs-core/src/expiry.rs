@@ -41,15 +41,23 @@ pub fn expire<T: Tables>(
         conn.rearm(now);
         return false;
     }
+    if take_out(tables, key, id, conn) {
+        finish(tables, id, conn);
+    }
+    true
+}
+
+/// Takes a connection out of the table, unless somebody else does. It is the caller's then.
+#[inline(always)]
+pub(crate) fn take_out<T: Tables>(tables: &T, key: &mut Tuple, id: ConnId, conn: &Conn) -> bool {
     let flags = conn.flags.get();
     // Whoever clears the flag ends the connection, so two CPUs never do it twice.
     if flags & ConnFlags::HASHED == 0
         || !tables.replace(&conn.flags, flags, flags & !ConnFlags::HASHED)
     {
-        return true;
+        return false;
     }
     unlink(tables, key, id, conn, flags);
-    finish(tables, id, conn);
     true
 }
 

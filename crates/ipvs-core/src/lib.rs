@@ -32,6 +32,7 @@ mod icmp;
 pub mod mark;
 pub mod name;
 pub mod near;
+mod one_packet;
 mod options;
 pub mod persistence;
 pub mod proto;

@@ -30,9 +30,10 @@ pub enum Linked {
 /// The tables of a data plane. Methods take `&self` because packets on
 /// several CPUs work on them at once.
 pub trait Tables {
-    /// Whether the plane can send a packet to a neighbour whose MAC address is
-    /// not known yet, and hand the host one of its own; if not, such a packet is
-    /// passed unchanged to a plane that can.
+    /// Whether the plane can do whatever there is to do with a packet of a connection:
+    /// send it to a neighbour whose MAC address is not known yet, hand the host one of
+    /// its own, tell its sender that it cannot go on. One that cannot only sends, and
+    /// passes all else, unchanged and not counted, to a plane that can.
     const RESOLVES: bool;
 
     /// Whether the plane cuts what is longer than the path into fragments as

@@ -1,5 +1,7 @@
 //! What becomes of a packet, and the reason where it is not balanced.
 
+use crate::tables::Tables;
+
 impl Reason {
     /// Whether a packet that is not balanced for this reason is dropped.
     #[inline(always)]
@@ -117,6 +119,17 @@ impl Outcome {
         Self(Self::DELIVER)
     }
 
+    /// Whether the packet is left, unchanged and not counted, to another plane that leads it
+    /// through the director from the beginning.
+    #[inline(always)]
+    pub(crate) const fn is_left<T: Tables>(self) -> bool {
+        match self.0 >> 32 {
+            0 => !T::RESOLVES,
+            4 => true,
+            _ => false,
+        }
+    }
+
     /// The verdict on a packet whose way takes `mtu` octets.
     #[inline(always)]
     #[expect(clippy::cast_possible_truncation, reason = "the low half is the number")]
@@ -189,7 +202,8 @@ reasons! {
     /// the host does as it sends it on.
     LeftToCut = "left_to_cut",
     /// Passed: a reply that the host will refuse to forward, as its time to
-    /// live or its length does not do.
+    /// live or its length does not do; or by a plane that leaves all but sending
+    /// to the next one.
     LeftToRefuse = "left_to_refuse",
     /// Passed: reply of a connection whose replies are not translated.
     DirectReply = "direct_reply",

@@ -331,6 +331,20 @@ impl Bed {
         bail!("the statistics do not come to rest")
     }
 
+    /// Waits until so many packets from clients are in the statistics that are shown.
+    pub fn await_packets(&self, wanted: usize) -> Result<()> {
+        let mut client = self.client()?;
+        let mut seen = 0;
+        for _ in 0..500 {
+            seen = client.statistics()?.total.0.in_packets;
+            if usize::try_from(seen)? >= wanted {
+                return Ok(());
+            }
+            thread::sleep(Duration::from_millis(20));
+        }
+        bail!("{seen} packets, and not {wanted}")
+    }
+
     /// Packets by the label of the reason under which they were counted.
     pub fn packets(&self) -> Result<BTreeMap<String, u64>> {
         Ok(self.status()?.packets.into_iter().collect())

@@ -114,6 +114,39 @@ fn keep(cached: &CachedHop, room: &Room, epoch: u32) {
     }
 }
 
+/// Why a client's packet is left to another plane by one that only sends, if so: before
+/// anything is counted or changed.
+#[inline(always)]
+pub(crate) fn why_request_left<B: Buffer>(
+    packet: &Packet<'_, B>,
+    conn: &Conn,
+    dest: &Dest,
+) -> Option<Reason> {
+    match ForwardingMethod::from_flags(conn.flags.get()) {
+        ForwardingMethod::Local => Some(Reason::Local),
+        ForwardingMethod::Tunnel => why_left(packet, tunnel::overhead(dest)),
+        _ => why_left(packet, 0),
+    }
+}
+
+/// The same for any packet, with so many octets to go in front of it.
+#[inline(always)]
+pub(crate) fn why_left<B: Buffer>(packet: &Packet<'_, B>, overhead: u32) -> Option<Reason> {
+    let way = &packet.room.way;
+    if way.needs_host() {
+        Some(Reason::Unresolved)
+    } else if packet.is_tagged() && way.hop.ifindex != packet.ifindex {
+        Some(Reason::Tagged)
+    } else if way.kind == WayKind::None
+        || packet.headers.ttl <= 1
+        || packet.is_longer_than(way.hop.mtu.saturating_sub(overhead))
+    {
+        Some(Reason::LeftToRefuse)
+    } else {
+        None
+    }
+}
+
 /// Sends a client's packet to its destination by the connection's method.
 #[inline(always)]
 pub(crate) fn to_dest<B: Buffer, T: Tables>(
@@ -125,22 +158,25 @@ pub(crate) fn to_dest<B: Buffer, T: Tables>(
 ) -> Outcome {
     let method = ForwardingMethod::from_flags(conn.flags.get());
     let h = packet.headers;
-    if method == ForwardingMethod::Local {
-        return Outcome::pass(Reason::Local);
-    }
-    match packet.room.way.kind {
-        WayKind::None => return reject::no_route(packet, tables, conn),
-        WayKind::Host => return to_host(packet, tables, id, conn, dest, method),
-        WayKind::Known | WayKind::Unresolved => {}
-    }
-    if packet.is_tagged() && packet.room.way.hop.ifindex != packet.ifindex {
-        return Outcome::pass(Reason::Tagged);
+    // Of what follows, a plane that only sends has left all but what it drops.
+    if T::RESOLVES {
+        if method == ForwardingMethod::Local {
+            return Outcome::pass(Reason::Local);
+        }
+        match packet.room.way.kind {
+            WayKind::None => return reject::no_route(packet, tables, conn),
+            WayKind::Host => return to_host(packet, tables, id, conn, dest, method),
+            WayKind::Known | WayKind::Unresolved => {}
+        }
+        if packet.is_tagged() && packet.room.way.hop.ifindex != packet.ifindex {
+            return Outcome::pass(Reason::Tagged);
+        }
     }
     // The host's own programs may use such a source towards a virtual address.
     if is_loopback(packet.tuple) {
         return Outcome::drop(Reason::NoRoute);
     }
-    if h.ttl <= 1 {
+    if T::RESOLVES && h.ttl <= 1 {
         return reject::time_exceeded(packet, tables, conn);
     }
     let overhead = match method {
@@ -153,7 +189,7 @@ pub(crate) fn to_dest<B: Buffer, T: Tables>(
     }
     let checked =
         method != ForwardingMethod::Tunnel || h.version == 6 || tables.settings().pmtu_disc != 0;
-    if checked && packet.is_longer_than(mtu) {
+    if T::RESOLVES && checked && packet.is_longer_than(mtu) {
         if h.dont_fragment {
             // The sender is told about the packet as it would have left.
             if decrement_ttl(packet.buf, h).is_none() {
@@ -200,23 +236,26 @@ pub(crate) fn to_client<B: Buffer, T: Tables>(
     conn: &Conn,
 ) -> Outcome {
     let h = packet.headers;
-    match packet.room.way.kind {
-        WayKind::None => return Outcome::drop(Reason::NoRoute),
-        // The client is the director itself: its stack gets the translated packet.
-        WayKind::Host => {
-            return match masquerade::reply(packet, conn) {
-                Some(()) => Outcome::deliver(),
-                None => Outcome::drop(Reason::Unwritable),
-            };
+    // A plane that only sends has left such packets.
+    if T::RESOLVES {
+        match packet.room.way.kind {
+            WayKind::None => return Outcome::drop(Reason::NoRoute),
+            // The client is the director itself: its stack gets the translated packet.
+            WayKind::Host => {
+                return match masquerade::reply(packet, conn) {
+                    Some(()) => Outcome::deliver(),
+                    None => Outcome::drop(Reason::Unwritable),
+                };
+            }
+            WayKind::Known | WayKind::Unresolved => {}
         }
-        WayKind::Known | WayKind::Unresolved => {}
-    }
-    if packet.is_tagged() && packet.room.way.hop.ifindex != packet.ifindex {
-        return Outcome::pass(Reason::Tagged);
-    }
-    let mtu = packet.room.way.mtu();
-    if h.dont_fragment && packet.is_longer_than(mtu) {
-        return reject::too_big_reply(packet, tables, conn, mtu);
+        if packet.is_tagged() && packet.room.way.hop.ifindex != packet.ifindex {
+            return Outcome::pass(Reason::Tagged);
+        }
+        let mtu = packet.room.way.mtu();
+        if h.dont_fragment && packet.is_longer_than(mtu) {
+            return reject::too_big_reply(packet, tables, conn, mtu);
+        }
     }
     match decrement_ttl(packet.buf, h).and_then(|()| masquerade::reply(packet, conn)) {
         Some(()) => leave(packet),

@@ -296,7 +296,8 @@ fn answer<B: Buffer, T: Tables>(packet: &mut Packet<'_, B>, tables: &T) -> Outco
 /// its own share of the stack.
 #[inline(always)]
 pub(crate) fn refuse<B: Buffer, T: Tables>(packet: &mut Packet<'_, B>, tables: &T) -> Outcome {
-    if packet.room.report.translated != 0 && !translate_to_and_fro(packet) {
+    // A plane that only sends leaves replies of any length but those that fit.
+    if T::RESOLVES && packet.room.report.translated != 0 && !translate_to_and_fro(packet) {
         return Outcome::drop(Reason::Unwritable);
     }
     send_report(packet, tables)

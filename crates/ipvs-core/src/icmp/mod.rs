@@ -17,7 +17,7 @@ use ipvs_wire::{Buffer, Fragment, Headers, ethernet};
 use crate::conn::{Conn, ConnFlags, Found, Tuple};
 use crate::dest::{Dest, ForwardingMethod};
 use crate::director::{self, Packet, Scratch};
-use crate::expiry;
+use crate::one_packet;
 use crate::tables::Tables;
 use crate::time::Instant;
 use crate::verdict::{Outcome, Reason, Stage};
@@ -78,7 +78,8 @@ pub(crate) fn handle<B: Buffer, T: Tables>(
         if is_about_direct(&mut packet, tables) {
             return Outcome::pass(Reason::DirectReply);
         }
-        if tables.settings().schedule_icmp != 0 && quoted.has_ports {
+        // By the plane that it is passed to, if this one may not be able to send it.
+        if T::RESOLVES && tables.settings().schedule_icmp != 0 && quoted.has_ports {
             packet.room.quoted = true;
             if T::STAGES_APART {
                 return Outcome::go_on(Stage::Admission);
@@ -123,7 +124,7 @@ fn explained<B: Buffer, T: Tables>(
     }
     let outcome = relay::to_dest(packet, quoted, tables, conn);
     if packet.room.quoted && conn.has(ConnFlags::ONE_PACKET) {
-        expiry::finish(tables, found.id, conn);
+        one_packet::end(tables, found.id, conn, !outcome.is_left::<T>());
     }
     outcome
 }

@@ -30,13 +30,15 @@ pub(super) fn to_dest<B: Buffer, T: Tables>(
         return Outcome::drop(Reason::BadChecksum);
     }
     forward::find_way_to_dest(packet.room, tables, dest_id, dest, packet.now);
-    if !T::RESOLVES && packet.room.way.needs_host() {
-        return Outcome::pass(Reason::Unresolved);
-    }
     let overhead = match method {
         ForwardingMethod::Tunnel => tunnel::overhead(dest),
         _ => 0,
     };
+    if !T::RESOLVES
+        && let Some(reason) = forward::why_left(packet, overhead)
+    {
+        return Outcome::pass(reason);
+    }
     if must_cut::<B, T>(packet, overhead) {
         return Outcome::defer(Reason::DeferredLong);
     }
@@ -92,8 +94,10 @@ pub(super) fn to_client<B: Buffer, T: Tables>(
     packet.room.query.destination = Addr::from_words(h.destination);
     packet.room.query.source = service.0;
     tables.route(&packet.room.query, &mut packet.room.way);
-    if !T::RESOLVES && packet.room.way.needs_host() {
-        return Outcome::pass(Reason::Unresolved);
+    if !T::RESOLVES
+        && let Some(reason) = forward::why_left(packet, 0)
+    {
+        return Outcome::pass(reason);
     }
     // What a forwarding host finds before it asks us, in silence: it makes no error about an error.
     let too_long = h.dont_fragment && packet.is_longer_than(packet.room.way.mtu());

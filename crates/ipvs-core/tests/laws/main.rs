@@ -11,11 +11,13 @@
 mod caching;
 mod defence;
 mod forwarding;
+mod front;
 mod ftp;
 mod hashing;
 mod history;
 mod hostile;
 mod icmp;
+mod leaving;
 mod marks;
 mod packet;
 mod reuse;

@@ -19,6 +19,8 @@ use ipvs_plane::memory::{self, MemoryTables};
 use ipvs_plane::registry::Registry;
 use ipvs_plane::store::{Limits, Store as _};
 
+use crate::front::Front;
+
 /// The interface towards clients.
 pub(crate) const OUTSIDE: u32 = 2;
 /// The interface towards servers.
@@ -31,6 +33,9 @@ pub(crate) struct Host {
     pub(crate) nanos: Cell<u64>,
     /// Servers are on the same interface as clients.
     pub(crate) one_arm: bool,
+    /// The MAC addresses of some, others each second, are still to be found out, and to
+    /// some there is no way.
+    pub(crate) is_shy: bool,
 }
 
 impl Host {
@@ -82,7 +87,13 @@ impl memory::Host for Host {
         }
         let ifindex = if is_server(to) { self.inside() } else { OUTSIDE };
         let hop = Hop { ifindex, mtu: 1500, neighbour: mac(to), own: own_mac(ifindex) };
-        Way { kind: WayKind::Known, hop, ..Way::default() }
+        let second = self.nanos.get() / 1_000_000_000;
+        let kind = match (second + u64::from(mac(to)[5])) % 8 {
+            0..=2 if self.is_shy => WayKind::Unresolved,
+            3 if self.is_shy => WayKind::None,
+            _ => WayKind::Known,
+        };
+        Way { kind, hop, next: query.destination, next_family: query.family }
     }
 
     fn source_towards(&self, family: Family, _addr: Addr) -> Option<Addr> {
@@ -173,6 +184,8 @@ pub(crate) const LIMITS: Limits =
 #[derive(Debug)]
 pub(crate) struct World {
     pub(crate) registry: Registry<MemoryTables<Host>>,
+    /// A plane that only sends sees packets first.
+    pub(crate) front: bool,
     scratch: Scratch,
 }
 
@@ -183,7 +196,7 @@ impl World {
     }
 
     pub(crate) fn over(registry: Registry<MemoryTables<Host>>) -> Self {
-        Self { registry, scratch: Scratch::default() }
+        Self { registry, front: false, scratch: Scratch::default() }
     }
 
     pub(crate) fn with(commands: &[Command], host: Host) -> Self {
@@ -212,8 +225,15 @@ impl World {
 
     /// The same for a frame that comes in as `arrival` says.
     pub(crate) fn arrive(&mut self, frame: &mut Frame, arrival: Arrival) -> Verdict {
-        let now = self.now();
-        director::handle(frame, self.registry.store(), &mut self.scratch, arrival, now)
+        let (now, tables) = (self.now(), self.registry.store());
+        if self.front {
+            let came = frame.octets().to_vec();
+            match director::handle(frame, &Front(tables), &mut self.scratch, arrival, now) {
+                Verdict::Pass(_) | Verdict::Defer(_) => assert_eq!(frame.octets(), came),
+                verdict => return verdict,
+            }
+        }
+        director::handle(frame, tables, &mut self.scratch, arrival, now)
     }
 
     /// The mark that the last packet leaves with.

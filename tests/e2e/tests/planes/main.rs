@@ -55,6 +55,18 @@ const TESTS: &[Test] = &[
     ("iperf3_sends_datagrams", streams::NEEDS, &ALL_PLANES, streams::udp),
     ("questions_of_one_port_go_to_name_servers_in_turn", dns::NEEDS, &ALL_WAYS, dns::in_turn),
     (
+        "questions_to_forgotten_neighbours_are_scheduled_once",
+        dns::NEEDS_IP,
+        &ALL_PLANES,
+        dns::unresolved,
+    ),
+    (
+        "questions_that_take_the_slow_path_are_scheduled_once",
+        dns::NEEDS,
+        &ALL_PLANES,
+        dns::deferred,
+    ),
+    (
         "sctp_associations_are_set_up_used_and_shut_down",
         sctp::NEEDS,
         &ALL_PLANES,
