@@ -16,6 +16,7 @@ const USAGE: &str =
        ipvs check FILE          what is wrong with a configuration file
        ipvs plan FILE           what must change to be as a file says (2: something)
        ipvs apply FILE          make what runs what a file says, in one step
+       ipvs export              what runs, as such a file
        ipvs takeover            have the daemon hold what the kernel's ip_vs holds
        ipvs detach              remove the eBPF plane that a daemon left
        ipvs sysctl [ARGUMENTS]  read and change net.ipv4.vs (see ipvs sysctl -h)
@@ -56,9 +57,10 @@ pub fn run(mut args: Vec<OsString>) -> ExitCode {
             files(args)
         }
         Some("demo") => demo::run(args),
-        Some("daemon" | "detach" | "status" | "mark" | "check" | "plan" | "apply" | "takeover") => {
-            daemon::run(args)
-        }
+        Some(
+            "daemon" | "detach" | "status" | "mark" | "check" | "plan" | "apply" | "export"
+            | "takeover",
+        ) => daemon::run(args),
         Some("-h" | "--help" | "help") => usage(&mut io::stdout(), 0),
         _ => usage(&mut io::stderr(), 2),
     }

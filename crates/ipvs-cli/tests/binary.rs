@@ -260,6 +260,28 @@ fn a_file_is_applied_in_one_step_or_not_at_all() {
     run("apply", "timeouts.tpc = 1\n", ("", &text, 1));
 }
 
+#[test]
+fn what_was_exported_is_what_runs_and_can_be_applied_elsewhere() {
+    let [one, other] = ["export-one", "export-other"].map(World::new);
+    [&one, &other].into_iter().for_each(World::serve);
+    one.check("ipvsadm", &["-R"], HELD, ("", "", 0));
+    one.check("ipvs", &["mark", "add", "7", "--to", "192.0.2.0/24"], "", ("", "", 0));
+    let output = one.run("ipvs", &["export"], "");
+    assert_eq!(
+        (String::from_utf8_lossy(&output.stderr).as_ref(), output.status.code()),
+        ("", Some(0))
+    );
+    let path = one.folder.join("exported.toml");
+    fs::write(&path, &output.stdout).expect("a file");
+    let file = path.to_str().expect("text");
+    one.check("ipvs", &["plan", file], "", ("", "", 0));
+    assert!(other.run("ipvs", &["apply", file], "").status.success());
+    assert_eq!(held(&other), held(&one));
+    assert_eq!(other.run("ipvs", &["export"], "").stdout, output.stdout);
+    let rules = other.run("ipvs", &["mark", "list"], "").stdout;
+    assert_eq!(String::from_utf8_lossy(&rules), "7 --to 192.0.2.0/24\n");
+}
+
 /// A configuration with some of everything that a takeover takes over.
 const HELD: &str = "--set 100 20 30
 -A -t 192.0.2.10:80 -s wrr -p 60 -M 255.255.255.0

@@ -15,6 +15,10 @@ pub(crate) struct File {
     #[serde(default)]
     pub(crate) sysctl: BTreeMap<Text, Spanned<Setting>>,
     #[serde(default)]
+    pub(crate) sync: Sync,
+    #[serde(default)]
+    pub(crate) mark: Vec<Spanned<MarkTable>>,
+    #[serde(default)]
     pub(crate) service: Vec<Spanned<Service>>,
 }
 
@@ -56,7 +60,7 @@ pub(crate) struct Service {
 #[serde(deny_unknown_fields, expecting = "a table with timeout, netmask or engine")]
 pub(crate) struct Persistence {
     pub(crate) timeout: Option<Spanned<u32>>,
-    pub(crate) netmask: Option<Spanned<u8>>,
+    pub(crate) netmask: Option<Spanned<NumberOrText>>,
     pub(crate) engine: Option<Text>,
 }
 
@@ -79,4 +83,52 @@ pub(crate) struct Tunnel {
     pub(crate) r#type: Text,
     pub(crate) port: Option<Spanned<u16>>,
     pub(crate) checksum: Option<Text>,
+}
+
+#[derive(Clone, Debug, Deserialize)]
+#[serde(untagged, expecting = "this is a number or a text")]
+pub(crate) enum NumberOrText {
+    Number(u32),
+    Text(String),
+}
+
+impl NumberOrText {
+    pub(crate) fn text(&self) -> String {
+        match self {
+            Self::Number(number) => number.to_string(),
+            Self::Text(text) => text.clone(),
+        }
+    }
+}
+
+#[derive(Debug, Default, Deserialize)]
+#[serde(deny_unknown_fields, expecting = "a table with master or backup")]
+pub(crate) struct Sync {
+    pub(crate) master: Option<Spanned<SyncDaemon>>,
+    pub(crate) backup: Option<Spanned<SyncDaemon>>,
+}
+
+/// What is left out is the director's choice.
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields, expecting = "a table with interface")]
+pub(crate) struct SyncDaemon {
+    pub(crate) interface: Text,
+    pub(crate) id: Option<Spanned<u8>>,
+    pub(crate) max_length: Option<Spanned<u16>>,
+    pub(crate) group: Option<Text>,
+    pub(crate) port: Option<Spanned<u16>>,
+    pub(crate) ttl: Option<Spanned<u8>>,
+}
+
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct MarkTable {
+    pub(crate) mark: Spanned<u32>,
+    pub(crate) mask: Option<Spanned<u32>>,
+    pub(crate) family: Option<Text>,
+    pub(crate) from: Option<Text>,
+    pub(crate) to: Option<Text>,
+    pub(crate) protocol: Option<Spanned<NumberOrText>>,
+    pub(crate) ports: Option<Spanned<NumberOrText>>,
+    pub(crate) interface: Option<Text>,
 }

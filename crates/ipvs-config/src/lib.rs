@@ -5,11 +5,18 @@
 #![forbid(unsafe_code)]
 
 mod error;
+mod export;
 mod file;
+mod mark;
 mod plan;
 mod read;
+pub mod rule;
+mod running;
+mod sync;
 mod words;
 
 pub use error::ConfigError;
-pub use plan::{Change, Running, RunningService, plan};
+pub use export::export;
+pub use plan::{Change, plan};
 pub use read::{Service, Wanted, read};
+pub use running::{Running, RunningService};

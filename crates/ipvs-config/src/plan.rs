@@ -1,37 +1,16 @@
 //! The way from what runs to what is wanted.
 
+use std::collections::{HashMap, HashSet};
 use std::fmt;
 
 use ipvs_core::command::{Command, TimeoutEdit};
-use ipvs_core::dest::{DestKey, DestSpec};
-use ipvs_core::service::{ServiceFlags, ServiceKey, ServiceSpec};
-use ipvs_core::snapshot::Timeouts;
+use ipvs_core::mark::MarkRule;
+use ipvs_core::sync::SyncState;
 use ipvs_core::sysctl::{Sysctl, Value};
 
-use crate::read::Wanted;
-use crate::words;
-
-/// A service that runs.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct RunningService {
-    /// Its key.
-    pub key: ServiceKey,
-    /// Its configuration.
-    pub spec: ServiceSpec,
-    /// Its destinations, each with its connections.
-    pub dests: Vec<(DestKey, DestSpec, u64)>,
-}
-
-/// What runs.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Running {
-    /// All services.
-    pub services: Vec<RunningService>,
-    /// The timeouts in force.
-    pub timeouts: Timeouts,
-    /// All settings of `net.ipv4.vs`, as text.
-    pub settings: Vec<(String, String)>,
-}
+use crate::read::{Service, Wanted};
+use crate::running::{Running, RunningService, is_as_wanted, said};
+use crate::{rule, sync, words};
 
 /// One step of a plan.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -72,39 +51,73 @@ pub fn plan(wanted: &Wanted, running: &Running) -> Vec<Change> {
     if timeouts != TimeoutEdit::default() {
         changes.push(Change::Edit(Command::SetTimeouts(timeouts), 0));
     }
-    for service in &running.services {
-        if !wanted.services.iter().any(|other| other.key == service.key) {
-            changes.push(Change::Edit(Command::DeleteService(service.key), connections(service)));
-        }
+    stop_sync(wanted, running, &mut changes);
+    change_marks(&wanted.marks, &running.marks, &mut changes);
+    let shall_be: HashSet<_> = wanted.services.iter().map(|service| &service.key).collect();
+    for service in running.services.iter().filter(|service| !shall_be.contains(&service.key)) {
+        changes.push(Change::Edit(Command::DeleteService(service.key), connections(service)));
     }
+    let present = running.by_key();
     for service in &wanted.services {
-        let key = service.key;
-        let present = running.services.iter().find(|other| other.key == key);
-        match present {
-            None => changes.push(Change::Edit(Command::AddService(key, service.spec), 0)),
-            Some(present) if said(&present.spec) != service.spec => {
-                let edit = Command::EditService(key, service.spec);
-                changes.push(Change::Edit(edit, connections(present)));
-            }
-            Some(_) => {}
-        }
-        let dests = present.map_or(&[][..], |present| &present.dests);
-        for (dest, _, count) in dests {
-            if !service.dests.iter().any(|(other, _)| other == dest) {
-                changes.push(Change::Edit(Command::DeleteDest(key, *dest), *count));
-            }
-        }
-        for (dest, spec) in &service.dests {
-            match dests.iter().find(|(other, ..)| other == dest) {
-                None => changes.push(Change::Edit(Command::AddDest(key, *dest, *spec), 0)),
-                Some((_, present, count)) if present != spec => {
-                    changes.push(Change::Edit(Command::EditDest(key, *dest, *spec), *count));
-                }
-                Some(_) => {}
-            }
+        change_service(service, present.get(&service.key).copied(), &mut changes);
+    }
+    // Last: there is none beside a destination of the other family.
+    for daemon in &wanted.sync {
+        if !running.sync.iter().any(|other| sync::is_as_wanted(other, daemon)) {
+            changes.push(Change::Edit(Command::StartSync(*daemon), 0));
         }
     }
     changes
+}
+
+/// Stops the sync daemons that are not wanted, or not as they are.
+fn stop_sync(wanted: &Wanted, running: &Running, changes: &mut Vec<Change>) {
+    for daemon in &running.sync {
+        if !wanted.sync.iter().any(|other| sync::is_as_wanted(daemon, other))
+            && let Some(state) = SyncState::from_number(daemon.state)
+        {
+            changes.push(Change::Edit(Command::StopSync(state), 0));
+        }
+    }
+}
+
+/// Rules are added at the end only: those stay that are the beginning of what is wanted.
+fn change_marks(wanted: &[MarkRule], running: &[MarkRule], changes: &mut Vec<Change>) {
+    let mut missing = wanted;
+    for rule in running.iter().map(|rule| rule.named()) {
+        match missing.split_first() {
+            Some((first, rest)) if *first == rule => missing = rest,
+            _ => changes.push(Change::Edit(Command::DeleteMarkRule(rule), 0)),
+        }
+    }
+    changes.extend(missing.iter().map(|rule| Change::Edit(Command::AddMarkRule(*rule), 0)));
+}
+
+fn change_service(service: &Service, present: Option<&RunningService>, changes: &mut Vec<Change>) {
+    let key = service.key;
+    match present {
+        None => changes.push(Change::Edit(Command::AddService(key, service.spec), 0)),
+        Some(present) if said(&key, &present.spec) != service.spec => {
+            let edit = Command::EditService(key, service.spec);
+            changes.push(Change::Edit(edit, connections(present)));
+        }
+        Some(_) => {}
+    }
+    let dests = present.map_or(&[][..], |present| &present.dests);
+    let shall_be: HashSet<_> = service.dests.iter().map(|(dest, _)| dest).collect();
+    for (dest, _, count) in dests.iter().filter(|(dest, ..)| !shall_be.contains(dest)) {
+        changes.push(Change::Edit(Command::DeleteDest(key, *dest), *count));
+    }
+    let present: HashMap<_, _> = dests.iter().map(|(dest, spec, n)| (dest, (spec, n))).collect();
+    for (dest, spec) in &service.dests {
+        match present.get(dest) {
+            None => changes.push(Change::Edit(Command::AddDest(key, *dest, *spec), 0)),
+            Some((present, count)) if !is_as_wanted(present, spec) => {
+                changes.push(Change::Edit(Command::EditDest(key, *dest, *spec), **count));
+            }
+            Some(_) => {}
+        }
+    }
 }
 
 /// Whether both values mean the same. The director moves its automatic defences
@@ -113,11 +126,6 @@ fn is_same_setting(name: &str, a: &str, b: &str) -> bool {
     let automatic = |value| matches!(value, "1" | "2");
     let defence = matches!(name, "drop_entry" | "drop_packet" | "secure_tcp");
     a == b || (defence && automatic(a) && automatic(b))
-}
-
-/// A configuration without what the director adds to it.
-fn said(spec: &ServiceSpec) -> ServiceSpec {
-    ServiceSpec { flags: spec.flags & !ServiceFlags::HASHED, ..*spec }
 }
 
 fn connections(service: &RunningService) -> u64 {
@@ -161,6 +169,13 @@ impl fmt::Display for Change {
                     .filter(|(_, seconds)| *seconds != 0)
                     .try_for_each(|(name, seconds)| write!(f, " {name} {seconds} s"))
             }
+            Command::AddMarkRule(rule) => write!(f, "+ mark rule {}", rule::shown(rule)),
+            Command::DeleteMarkRule(rule) => write!(f, "- mark rule {}", rule::shown(rule)),
+            Command::StartSync(daemon) => {
+                let (state, interface) = (sync::shown(daemon.state), daemon.interface);
+                write!(f, "+ sync daemon {state} on {interface}, id {}", daemon.sync_id)
+            }
+            Command::StopSync(state) => write!(f, "- sync daemon {}", sync::shown(state.number())),
             other => write!(f, "~ {other:?}"),
         }?;
         match touched {

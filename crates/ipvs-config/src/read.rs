@@ -1,21 +1,22 @@
 //! What a file means: keys and configurations as the director takes them.
 
-use std::net::IpAddr;
+use std::net::{IpAddr, Ipv4Addr};
 
 use ipvs_core::addr::{Addr, Family};
 use ipvs_core::command::TimeoutEdit;
 use ipvs_core::dest::{DestKey, DestSpec, ForwardingMethod};
 use ipvs_core::engine;
-use ipvs_core::mark::prefix_mask;
+use ipvs_core::mark::{MAX_RULES, MarkRule, prefix_mask};
 use ipvs_core::service::{SchedulerKind, ServiceFlags, ServiceKey, ServiceSpec};
 use ipvs_core::settings::Settings;
+use ipvs_core::sync::SyncDaemon;
 use ipvs_core::sysctl::{self, Sysctl, Value};
 use toml::Spanned;
 
 use crate::error::{ConfigError, Mistake, meant};
-use crate::file;
+use crate::{file, mark, sync};
 
-type Read<T> = Result<T, Mistake>;
+pub(crate) type Read<T> = Result<T, Mistake>;
 
 /// The longest timeout that the director takes, in seconds.
 const LONGEST: u32 = i32::MAX as u32 / 250;
@@ -38,6 +39,11 @@ pub struct Wanted {
     pub services: Vec<Service>,
     /// Timeouts, 0 for one that may be anything.
     pub timeouts: TimeoutEdit,
+    /// All mark rules that there shall be, in order.
+    pub marks: Vec<MarkRule>,
+    /// All sync daemons that there shall be, the master first; 0 and `None` for what the
+    /// director may choose.
+    pub sync: Vec<SyncDaemon>,
     /// Settings of `net.ipv4.vs`, each once; others may be anything.
     pub settings: Vec<(&'static Sysctl, Value)>,
 }
@@ -76,7 +82,30 @@ fn wanted(file: &file::File) -> Read<Wanted> {
         }
         services.push(next);
     }
-    Ok(Wanted { services, timeouts, settings })
+    let mut marks = Vec::new();
+    for given in &file.mark {
+        let next = mark::rule(given)?;
+        if marks.contains(&next) {
+            return wrong(given, "this mark rule is there already");
+        }
+        marks.push(next);
+    }
+    if let Some(beyond) = file.mark.get(MAX_RULES as usize) {
+        return wrong(beyond, format!("there is room for {MAX_RULES} mark rules"));
+    }
+    let sync = sync::daemons(&file.sync)?;
+    if !sync.is_empty() {
+        // The messages have no way to tell of one.
+        let mixed = |key: &ServiceKey, (dest, _): &(DestKey, DestSpec)| dest.family != key.family;
+        for (given, service) in file.service.iter().zip(&services) {
+            if let Some(at) = service.dests.iter().position(|dest| mixed(&service.key, dest))
+                && let Some(dest) = given.get_ref().destination.get(at)
+            {
+                return wrong(dest, "with a sync daemon no destination is of the other family");
+            }
+        }
+    }
+    Ok(Wanted { services, timeouts, marks, sync, settings })
 }
 
 /// A setting, with its value as the director shows it.
@@ -118,8 +147,7 @@ fn service(given: &Spanned<file::Service>) -> Read<Service> {
         }
         flags |= ServiceFlags::ONE_PACKET;
     }
-    let longest = longest(key.family());
-    let (mut timeout, mut engine, mut prefix) = (0, "".into(), longest);
+    let (mut timeout, mut engine, mut netmask) = (0, "".into(), every_bit(key.family()));
     if let Some(persistence) = &it.persistence {
         let it = persistence.get_ref();
         flags |= ServiceFlags::PERSISTENT;
@@ -128,10 +156,7 @@ fn service(given: &Spanned<file::Service>) -> Read<Service> {
             return wrong(given, "a persistence timeout is at least 1 second");
         }
         if let Some(given) = &it.netmask {
-            prefix = *given.get_ref();
-            if !(1..=longest).contains(&prefix) {
-                return wrong(given, format!("a netmask is a prefix of 1 to {longest} bits"));
-            }
+            netmask = mask(key.family(), given)?;
         }
         if let Some(name) = &it.engine {
             engine = name.get_ref().as_str().into();
@@ -140,10 +165,6 @@ fn service(given: &Spanned<file::Service>) -> Read<Service> {
             }
         }
     }
-    let netmask = match key.family() {
-        Family::V4 => prefix_mask(Family::V4, prefix).v4_octets(),
-        Family::V6 => u32::from(prefix).to_ne_bytes(),
-    };
     let spec = ServiceSpec { scheduler: kind.name().into(), engine, flags, timeout, netmask };
     let mut dests: Vec<(DestKey, DestSpec)> = Vec::new();
     for given in &it.destination {
@@ -278,7 +299,7 @@ fn tunnel(spec: &mut DestSpec, given: &Spanned<file::Tunnel>) -> Read<()> {
 }
 
 /// The flags that a scheduler knows, by ipvsadm's names.
-fn scheduler_flags(kind: SchedulerKind) -> &'static [(&'static str, u32)] {
+pub(crate) fn scheduler_flags(kind: SchedulerKind) -> &'static [(&'static str, u32)] {
     match kind {
         SchedulerKind::SourceHashing => {
             &[("sh-fallback", ServiceFlags::SCHED_1), ("sh-port", ServiceFlags::SCHED_2)]
@@ -287,6 +308,34 @@ fn scheduler_flags(kind: SchedulerKind) -> &'static [(&'static str, u32)] {
             &[("mh-fallback", ServiceFlags::SCHED_1), ("mh-port", ServiceFlags::SCHED_2)]
         }
         _ => &[],
+    }
+}
+
+/// The netmask of single clients.
+pub(crate) const fn every_bit(family: Family) -> [u8; 4] {
+    match family {
+        Family::V4 => [255; 4],
+        Family::V6 => 128_u32.to_ne_bytes(),
+    }
+}
+
+/// The netmask of persistence: a prefix's length, or the mask itself.
+fn mask(family: Family, given: &Spanned<file::NumberOrText>) -> Read<[u8; 4]> {
+    let longest = longest(family);
+    let len = match given.get_ref() {
+        file::NumberOrText::Number(number) => u8::try_from(*number).ok(),
+        file::NumberOrText::Text(text) if family == Family::V4 => {
+            return match text.parse::<Ipv4Addr>() {
+                Ok(mask) => Ok(mask.octets()),
+                Err(_) => wrong(given, format!("`{text}` is no netmask of IPv4")),
+            };
+        }
+        file::NumberOrText::Text(_) => None,
+    };
+    match len.filter(|len| (1..=longest).contains(len)) {
+        Some(len) if family == Family::V4 => Ok(prefix_mask(Family::V4, len).v4_octets()),
+        Some(len) => Ok(u32::from(len).to_ne_bytes()),
+        None => wrong(given, format!("a netmask is a prefix of 1 to {longest} bits")),
     }
 }
 
@@ -311,7 +360,7 @@ fn ip(given: &Spanned<String>) -> Read<(Family, Addr)> {
 }
 
 /// What the name stands for.
-fn choice<T: Copy>(what: &str, given: &Spanned<String>, names: &[(&str, T)]) -> Read<T> {
+pub(crate) fn choice<T: Copy>(what: &str, given: &Spanned<String>, names: &[(&str, T)]) -> Read<T> {
     let word = given.get_ref();
     let found = names.iter().find(|(name, _)| name == word).map(|(_, value)| *value);
     found.ok_or_else(|| {
@@ -320,6 +369,6 @@ fn choice<T: Copy>(what: &str, given: &Spanned<String>, names: &[(&str, T)]) -> 
     })
 }
 
-fn wrong<T, U>(at: &Spanned<U>, message: impl Into<String>) -> Read<T> {
+pub(crate) fn wrong<T, U>(at: &Spanned<U>, message: impl Into<String>) -> Read<T> {
     Err(Mistake::new(at.span(), message))
 }

@@ -2,12 +2,13 @@
 #![expect(
     clippy::tests_outside_test_module,
     clippy::unwrap_used,
+    clippy::indexing_slicing,
     reason = "this file is a test, with what it needs"
 )]
 
 use std::fmt::Write as _;
 
-use ipvs_config::{Change, Running, RunningService, Wanted, plan, read};
+use ipvs_config::{Change, Running, Wanted, export, plan, read};
 use ipvs_core::addr::{Addr, Family};
 use ipvs_core::hop::{RouteQuery, Way};
 use ipvs_core::snapshot::Control;
@@ -32,70 +33,115 @@ impl Host for NoHost {
         None
     }
     fn mtu(&self, _: &str) -> Option<u32> {
-        None
+        Some(9000)
     }
     fn now(&self) -> Instant {
         Instant::default()
     }
 }
 
-/// A file of random services; few keys, so that two files have some in common.
-fn text() -> impl Strategy<Value = String> {
-    let dest = (1..6_u8, 0..4_u32, 0..3_usize, any::<bool>());
-    let service = (0..6_u16, 0..4_usize, any::<bool>(), prop::collection::vec(dest, 0..5));
-    let services = prop::collection::vec(service, 0..6);
-    (services, 1..4_u32, 0..4_u32).prop_map(|(services, udp, drop_entry)| {
-        let mut text = format!("timeouts.udp = {udp}\nsysctl.drop_entry = {drop_entry}\n");
-        let mut seen = Vec::new();
-        for (number, scheduler, persistent, dests) in services {
-            if seen.contains(&number) {
-                continue;
-            }
-            seen.push(number);
-            let key = match number {
-                0 => "fwmark = 7".to_owned(),
-                1 => "fwmark = 7\nfamily = \"ipv6\"".to_owned(),
-                2 => "address = \"2001:db8::1\"\nprotocol = \"udp\"\nport = 53".to_owned(),
-                other => format!("address = \"192.0.2.1\"\nprotocol = \"tcp\"\nport = {other}"),
-            };
-            let scheduler = ["rr", "wlc", "sh", "mh"].get(scheduler).unwrap_or(&"rr");
-            let _ = writeln!(text, "[[service]]\n{key}\nscheduler = \"{scheduler}\"");
-            if persistent {
-                text += "persistence = { timeout = 60, netmask = 24 }\n";
-            }
-            let mut taken = Vec::new();
-            for (host, weight, method, gue) in dests {
-                if taken.contains(&host) {
-                    continue;
-                }
-                taken.push(host);
-                let net = if matches!(number, 1 | 2) { "2001:db8:1::" } else { "10.0.0." };
-                let method = *["route", "masquerade", "tunnel"].get(method).unwrap_or(&"route");
-                let _ = writeln!(
-                    text,
-                    "[[service.destination]]\naddress = \"{net}{host}\"\nmethod = \"{method}\"\n\
-                     weight = {weight}\nupper_threshold = {weight}"
-                );
-                if gue && method == "tunnel" {
-                    text += "tunnel = { type = \"gue\", port = 6080, checksum = \"remote\" }\n";
-                }
-            }
+/// Mark rules, of which a file has some in any order.
+const MARKS: [&str; 5] = [
+    "mark = 7",
+    "mark = 0x70\nmask = 0xf0\nfamily = \"ipv6\"\nprotocol = \"udp\"\nports = 53",
+    "mark = 1\nfrom = \"198.51.100.0/24\"\nprotocol = \"tcp\"\nports = \"80-443\"",
+    "mark = 2\nto = \"2001:db8::/32\"\nprotocol = 50",
+    "mark = 3\ninterface = \"eth0\"",
+];
+
+/// Sync daemons.
+const SYNC: [&str; 4] = [
+    "",
+    "[sync.master]\ninterface = \"eth0\"\n",
+    "[sync.backup]\ninterface = \"eth0\"\nid = 9\nmax_length = 1400\nttl = 3\n",
+    "[sync.master]\ninterface = \"eth1\"\ngroup = \"ff02::5\"\nport = 9\n\
+     [sync.backup]\ninterface = \"eth0\"\n",
+];
+
+/// What a service may have besides.
+const MORE: [&str; 6] = [
+    "",
+    "",
+    "persistence = { timeout = 60, netmask = 24 }\n",
+    "persistence = {}\n",
+    "persistence = { engine = \"sip\" }\n",
+    "persistence = { timeout = 9, netmask = \"255.0.255.0\" }\n",
+];
+
+/// How a destination is reached.
+const WAYS: [&str; 6] = [
+    "method = \"route\"\n",
+    "method = \"masquerade\"\nport = 8080\n",
+    "method = \"tunnel\"\n",
+    "method = \"tunnel\"\ntunnel = { type = \"gue\", port = 6080, checksum = \"remote\" }\n",
+    "method = \"tunnel\"\ntunnel = { type = \"gre\", checksum = \"full\" }\n",
+    "method = \"tunnel\"\ntunnel = { type = \"gue\", port = 6081 }\n",
+];
+
+/// Schedulers, with flags.
+const SCHEDULERS: [&str; 5] =
+    ["\"rr\"", "\"wlc\"", "\"sh\"", "\"mh\"", "\"mh\"\nflags = [\"mh-port\", \"mh-fallback\"]"];
+
+/// A destination: its host, weight, way, and whether it is of the other family where it may be.
+type DestOf = (u8, u32, usize, bool);
+
+/// The part of a service, if it is the first of its number.
+fn service(number: u16, scheduler: usize, more: usize, dests: &[DestOf], syncs: bool) -> String {
+    let is_v6 = matches!(number, 1 | 2);
+    let mut key = match number {
+        0 => "fwmark = 7\none_packet = true".to_owned(),
+        1 => "fwmark = 7\nfamily = \"ipv6\"".to_owned(),
+        2 => "address = \"2001:db8::1\"\nprotocol = \"udp\"\nport = 53".to_owned(),
+        other => format!("address = \"192.0.2.1\"\nprotocol = \"tcp\"\nport = {other}"),
+    };
+    let more = if is_v6 { more.min(4) } else { more };
+    let _ = writeln!(key, "\nscheduler = {}\n{}", SCHEDULERS[scheduler], MORE[more]);
+    let mut text = format!("[[service]]\n{key}");
+    let mut taken = Vec::new();
+    for &(host, weight, way, other) in dests {
+        let is_tunnel = WAYS[way].contains("tunnel");
+        let to_v6 = is_v6 != (other && is_tunnel && !syncs);
+        let net = if to_v6 { "2001:db8:1::" } else { "10.0.0." };
+        let way =
+            if number < 2 { WAYS[way].replace("port = 8080\n", "") } else { WAYS[way].into() };
+        // Not twice, with whatever port.
+        if !taken.contains(&(host, to_v6)) {
+            taken.push((host, to_v6));
+            let _ = writeln!(
+                text,
+                "[[service.destination]]\naddress = \"{net}{host}\"\n{way}\
+                 weight = {weight}\nupper_threshold = {weight}\nlower_threshold = {}",
+                weight / 2
+            );
         }
-        text
-    })
+    }
+    text
 }
 
-fn running(control: &mut dyn Control) -> Running {
-    let mut services = Vec::new();
-    control.services(&mut |status| {
-        services.push(RunningService { key: status.key, spec: status.spec, dests: Vec::new() });
-    });
-    for service in &mut services {
-        control.dests(&service.key, &mut |dest| service.dests.push((dest.key, dest.spec, 0)));
-    }
-    let mut settings = Vec::new();
-    control.sysctls(&mut |name, value| settings.push((name.to_owned(), value.to_string())));
-    Running { services, timeouts: control.timeouts(), settings }
+/// A random file; few keys, so that two files have some in common.
+fn text() -> impl Strategy<Value = String> {
+    let dest = (1..6_u8, 0..4_u32, 0..WAYS.len(), any::<bool>());
+    let dests = prop::collection::vec(dest, 0..5);
+    let one = (0..6_u16, 0..SCHEDULERS.len(), 0..MORE.len(), dests);
+    let services = prop::collection::vec(one, 0..6);
+    let marks = prop::sample::subsequence(MARKS.to_vec(), 0..=MARKS.len()).prop_shuffle();
+    (services, 1..4_u32, 0..4_u32, marks, 0..SYNC.len()).prop_map(
+        |(services, udp, drop_entry, marks, sync)| {
+            let mut text = format!("timeouts.udp = {udp}\nsysctl.drop_entry = {drop_entry}\n");
+            text += SYNC[sync];
+            for mark in marks {
+                let _ = writeln!(text, "[[mark]]\n{mark}");
+            }
+            let mut seen = Vec::new();
+            for (number, scheduler, more, dests) in services {
+                if !seen.contains(&number) {
+                    seen.push(number);
+                    text += &service(number, scheduler, more, &dests, sync != 0);
+                }
+            }
+            text
+        },
+    )
 }
 
 fn carry_out(control: &mut dyn Control, changes: &[Change]) {
@@ -116,9 +162,40 @@ proptest! {
         let mut director = Registry::new(tables).unwrap();
         for text in [first, second] {
             let wanted: Wanted = read("f", &text).unwrap();
-            let changes = plan(&wanted, &running(&mut director));
+            let changes = plan(&wanted, &Running::of(&mut director));
             carry_out(&mut director, &changes);
-            prop_assert_eq!(plan(&wanted, &running(&mut director)), []);
+            prop_assert_eq!(plan(&wanted, &Running::of(&mut director)), []);
         }
+    }
+    #[test]
+    fn what_was_exported_makes_the_same_again(before in text(), text in text()) {
+        let director = || Registry::new(MemoryTables::new(NoHost, LIMITS).unwrap()).unwrap();
+        let (mut one, mut other) = (director(), director());
+        for text in [&before, &text] {
+            let changes = plan(&read("f", text).unwrap(), &Running::of(&mut one));
+            carry_out(&mut one, &changes);
+        }
+        let exported = export(&Running::of(&mut one).wanted());
+        let wanted = read("exported", &exported).unwrap();
+        prop_assert_eq!(plan(&wanted, &Running::of(&mut one)), [], "{}", exported);
+        let changes = plan(&wanted, &Running::of(&mut other));
+        carry_out(&mut other, &changes);
+        prop_assert_eq!(export(&Running::of(&mut other).wanted()), exported);
+    }
+
+    /// As a rollback is made.
+    #[test]
+    fn the_way_back_leads_to_where_one_was(before in text(), after in text()) {
+        let mut director = Registry::new(MemoryTables::new(NoHost, LIMITS).unwrap()).unwrap();
+        let changes = plan(&read("f", &before).unwrap(), &Running::of(&mut director));
+        carry_out(&mut director, &changes);
+        let back = Running::of(&mut director).wanted();
+        let changes = plan(&read("f", &after).unwrap(), &Running::of(&mut director));
+        carry_out(&mut director, &changes);
+        let changes = plan(&back, &Running::of(&mut director));
+        carry_out(&mut director, &changes);
+        prop_assert_eq!(plan(&back, &Running::of(&mut director)), []);
+        let now = Running::of(&mut director).wanted();
+        prop_assert_eq!((now.marks, now.sync), (back.marks, back.sync));
     }
 }

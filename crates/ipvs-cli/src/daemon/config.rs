@@ -86,6 +86,31 @@ fn apply_once<T: Transport>(
     }
 }
 
+/// Prints what runs as a file; what a file cannot say, in words.
+pub(super) fn export(socket: &Path) -> Result<Vec<String>, String> {
+    let mut client = connect(socket)?;
+    let mut read_running = || running(&mut client).map_err(|error| at(socket, error));
+    let mut attempts = 0;
+    loop {
+        let text = ipvs_config::export(&read_running()?.wanted());
+        attempts += 1;
+        // What a file has no word for shows when it is read again; so does what was changed
+        // while it was being asked for.
+        let left_out = match ipvs_config::read("what runs", &text) {
+            Ok(wanted) => ipvs_config::plan(&wanted, &read_running()?),
+            Err(_) if attempts < ATTEMPTS => continue,
+            Err(error) => return Err(format!("a file cannot say what runs: {error}")),
+        };
+        if left_out.is_empty() || attempts == ATTEMPTS {
+            let mut stdout = io::stdout().lock();
+            return match stdout.write_all(text.as_bytes()).and_then(|()| stdout.flush()) {
+                Err(error) if error.kind() != io::ErrorKind::BrokenPipe => Err(error.to_string()),
+                _ => Ok(left_out.iter().map(ToString::to_string).collect()),
+            };
+        }
+    }
+}
+
 /// Why no transaction was begun, in words that help.
 fn busy(error: NotMade) -> String {
     match error {
@@ -131,5 +156,7 @@ fn running<T: Transport>(client: &mut Client<T>) -> Result<Running, ClientError>
         let (key, spec) = (service.key, service.spec);
         services.push(RunningService { key, spec, dests: dests.collect() });
     }
-    Ok(Running { services, timeouts: client.timeouts()?, settings: client.settings()? })
+    let (timeouts, settings) = (client.timeouts()?, client.settings()?);
+    let (marks, sync) = (client.mark_rules()?, client.sync_daemons()?);
+    Ok(Running { services, timeouts, settings, marks, sync })
 }

@@ -1,15 +1,14 @@
 //! `ipvs mark`: rules that give packets a firewall mark where no firewall has
 //! seen them.
 
-use std::fmt::Write as _;
 use std::io::{self, Write};
-use std::net::IpAddr;
 use std::path::{Path, PathBuf};
 
 use clap::{Args, Parser, Subcommand};
-use ipvs_core::addr::{Addr, Family};
+use ipvs_config::rule::{self, Prefix, shown};
+use ipvs_core::addr::Family;
 use ipvs_core::command::Command;
-use ipvs_core::mark::{MarkRule, prefix_len, prefix_mask};
+use ipvs_core::mark::MarkRule;
 use ipvs_daemon::DEFAULT_SOCKET;
 use ipvs_netlink::client::{SeqpacketTransport, Transport};
 use ipvs_netlink::{Client, ClientError, Errno};
@@ -48,23 +47,21 @@ struct Rule {
     #[arg(short = '6', long)]
     ipv6: bool,
     /// Source addresses
-    #[arg(long, value_name = "ADDRESS[/LEN]", value_parser = prefix)]
+    #[arg(long, value_name = "ADDRESS[/LEN]", value_parser = rule::prefix)]
     from: Option<Prefix>,
     /// Destination addresses
-    #[arg(long, value_name = "ADDRESS[/LEN]", value_parser = prefix)]
+    #[arg(long, value_name = "ADDRESS[/LEN]", value_parser = rule::prefix)]
     to: Option<Prefix>,
     /// Protocol: tcp, udp, sctp or a number
-    #[arg(long, value_name = "PROTOCOL", value_parser = protocol)]
+    #[arg(long, value_name = "PROTOCOL", value_parser = rule::protocol)]
     protocol: Option<u8>,
     /// Destination port, or the first and last of some
-    #[arg(long, value_name = "PORT[-PORT]", value_parser = ports)]
+    #[arg(long, value_name = "PORT[-PORT]", value_parser = rule::ports)]
     ports: Option<(u16, u16)>,
     /// Interface that packets come in by
-    #[arg(long, value_name = "NAME", value_parser = interface)]
+    #[arg(long, value_name = "NAME", value_parser = rule::interface)]
     interface: Option<[u8; 16]>,
 }
-
-type Prefix = (Family, Addr, Addr);
 
 /// A line that `load` reads.
 #[derive(Debug, Parser)]
@@ -164,47 +161,6 @@ impl Rule {
     }
 }
 
-/// A rule in the words that make it.
-pub(crate) fn shown(rule: &MarkRule) -> String {
-    let family = Family::from_tag(rule.family);
-    let mut words = String::new();
-    // A string takes everything.
-    let _ = write!(words, "{}", rule.mark);
-    if rule.mask != u32::MAX {
-        let _ = write!(words, "/{:#x}", rule.mask);
-    }
-    let addressed = !rule.source_mask.is_unspecified() || !rule.destination_mask.is_unspecified();
-    if family == Family::V6 && !addressed {
-        words.push_str(" --ipv6");
-    }
-    for (option, addr, mask) in
-        [("from", rule.source, rule.source_mask), ("to", rule.destination, rule.destination_mask)]
-    {
-        if !mask.is_unspecified() {
-            let _ = write!(words, " --{option} {}/{}", addr.to_ip(family), prefix_len(mask));
-        }
-    }
-    match rule.protocol {
-        0 => {}
-        6 => words.push_str(" --protocol tcp"),
-        17 => words.push_str(" --protocol udp"),
-        132 => words.push_str(" --protocol sctp"),
-        other => {
-            let _ = write!(words, " --protocol {other}");
-        }
-    }
-    if (rule.first_port, rule.last_port) != (0, u16::MAX) {
-        let _ = write!(words, " --ports {}", rule.first_port);
-        if rule.first_port != rule.last_port {
-            let _ = write!(words, "-{}", rule.last_port);
-        }
-    }
-    if !rule.interface_name().is_empty() {
-        let _ = write!(words, " --interface {}", rule.interface_name());
-    }
-    words
-}
-
 /// A number, decimal or behind `0x` hexadecimal.
 fn number(text: &str) -> Result<u32, String> {
     let parsed = match text.strip_prefix("0x") {
@@ -223,58 +179,6 @@ fn mark(text: &str) -> Result<(u32, u32), String> {
         return Err("the mark must lie within its mask".into());
     }
     Ok((mark, mask))
-}
-
-fn prefix(text: &str) -> Result<Prefix, String> {
-    let (addr, len) = text.split_once('/').map_or((text, None), |(addr, len)| (addr, Some(len)));
-    let ip: IpAddr = addr.parse().map_err(|_bad| format!("`{addr}` is no address"))?;
-    let longest = if ip.is_ipv4() { 32 } else { 128 };
-    let len = match len {
-        None => longest,
-        Some(len) => match len.parse() {
-            Ok(len) if len <= longest => len,
-            _ => return Err(format!("a prefix has at most {longest} bits")),
-        },
-    };
-    let (family, addr) = Addr::from_ip(ip);
-    let mask = prefix_mask(family, len);
-    let (words, bits) = (addr.words(), mask.words());
-    if words.iter().zip(bits).any(|(word, bits)| word & !bits != 0) {
-        return Err(format!("{addr:?} has bits behind the prefix of {len}"));
-    }
-    Ok((family, addr, mask))
-}
-
-fn protocol(text: &str) -> Result<u8, String> {
-    match text {
-        "tcp" => Ok(6),
-        "udp" => Ok(17),
-        "sctp" => Ok(132),
-        _ => match text.parse() {
-            Ok(number) if number != 0 => Ok(number),
-            _ => Err("a protocol is tcp, udp, sctp or a number from 1 to 255".into()),
-        },
-    }
-}
-
-fn ports(text: &str) -> Result<(u16, u16), String> {
-    let port = |text: &str| text.parse::<u16>().map_err(|_bad| format!("`{text}` is no port"));
-    let (first, last) = match text.split_once('-') {
-        Some((first, last)) => (port(first)?, port(last)?),
-        None => (port(text)?, port(text)?),
-    };
-    if first > last { Err("the first port is behind the last".into()) } else { Ok((first, last)) }
-}
-
-fn interface(text: &str) -> Result<[u8; 16], String> {
-    if text.is_empty() || text.len() > 15 {
-        return Err("an interface's name has 1 to 15 octets".into());
-    }
-    let mut name = [0; 16];
-    for (to, from) in name.iter_mut().zip(text.as_bytes()) {
-        *to = *from;
-    }
-    Ok(name)
 }
 
 #[cfg(test)]

@@ -1,5 +1,5 @@
 //! `ipvs daemon`, `ipvs detach`, `ipvs status`, `ipvs mark`, `ipvs check`, `ipvs plan`,
-//! `ipvs apply` and `ipvs takeover`: the director's process, and its configuration.
+//! `ipvs apply`, `ipvs export` and `ipvs takeover`: the director's process, and its configuration.
 
 mod config;
 mod mark;
@@ -22,7 +22,8 @@ use self::options::{Cli, Task};
 /// Runs the command line `ipvs SUBCOMMAND …`, the program's name first.
 pub fn run(args: Vec<OsString>) -> ExitCode {
     // The status of a mistake on the command line, 2, means changes here.
-    let is_plan = args.get(1).is_some_and(|arg| arg == "plan" || arg == "apply");
+    let says_by_status = ["plan", "apply", "export"];
+    let is_plan = args.get(1).is_some_and(|arg| says_by_status.iter().any(|name| arg == name));
     let task = match Cli::try_parse_from(args) {
         Ok(cli) => cli.task,
         Err(error) => {
@@ -44,6 +45,16 @@ pub fn run(args: Vec<OsString>) -> ExitCode {
         Task::Mark(options) => said("ipvs mark", mark::run(&options)),
         Task::Check(options) => said("ipvs check", config::check(&options)),
         Task::Apply(options) => said("ipvs apply", config::apply(&options)),
+        Task::Export(options) => match config::export(&options.socket) {
+            Ok(left_out) if !left_out.is_empty() => {
+                for change in left_out {
+                    let said = format_args!("ipvs export: not as it runs: {change}");
+                    let _unheard = writeln!(io::stderr().lock(), "{said}");
+                }
+                ExitCode::from(2)
+            }
+            outcome => said("ipvs export", outcome.map(drop)),
+        },
         Task::Takeover(options) => said("ipvs takeover", takeover::run(&options)),
         Task::Plan(options) => match config::plan(&options) {
             Ok(true) => ExitCode::from(2),

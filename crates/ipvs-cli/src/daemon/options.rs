@@ -32,6 +32,8 @@ pub(super) enum Task {
     /// Make what runs what a configuration file says, in one step or not at all, and show what
     /// was changed; exits with 0 if it is so, 1 for a failure, which has changed nothing
     Apply(super::config::Plan),
+    /// Print what runs as a configuration file; exits with 2 if a file cannot say all of it
+    Export(Status),
     /// Have the daemon hold what the kernel's own IPVS holds: services, destinations,
     /// timeouts, settings and sync daemons, all in one step or none; not its connections
     Takeover(super::takeover::Takeover),
