@@ -21,6 +21,8 @@ const SERVICES: [(&str, u16, [u32; 3]); 2] = [("rr", 80, [1, 1, 1]), ("wrr", 81,
 /// multiple of every sum of weights.
 const CONNECTIONS: u16 = 9_000;
 const FIRST_PORT: u16 = 1_024;
+/// Connections that one CPU opens without a look whether the daemon follows.
+const BATCH: u16 = 128;
 const PATIENCE: Duration = Duration::from_secs(20);
 
 pub(crate) fn fairness(plane: Plane) -> Result<()> {
@@ -35,13 +37,14 @@ pub(crate) fn fairness(plane: Plane) -> Result<()> {
     }
     let (from, to) = (bed.lab.client_link(), bed.lab.director_client_side());
     let header = ethernet(from, to, IPV4)?;
-    // What is sent on a `veth` is handled by the CPU that sends.
+    // What is sent on a `veth` is handled by the CPU that sends; in user space by the daemon,
+    // which takes turns.
     let sent: Result<()> = thread::scope(|scope| {
         let senders: Vec<_> = (66u8..)
             .zip(cpus)
             .map(|(host, cpu)| {
-                let (switch, header) = (bed.lab.switch(), &header);
-                scope.spawn(move || hammer(&Port::open(switch, "c-director")?, header, host, cpu))
+                let (bed, header) = (&bed, &header);
+                scope.spawn(move || hammer(bed, header, host, cpu))
             })
             .collect();
         senders.into_iter().try_for_each(|sender| {
@@ -73,10 +76,16 @@ fn cpus() -> Result<[CpuSet; 2]> {
 }
 
 /// Opens connections with all services in turn, from one CPU and one address.
-fn hammer(port: &Port, header: &[u8], host: u8, cpu: CpuSet) -> Result<()> {
+fn hammer(bed: &Bed, header: &[u8], host: u8, cpu: CpuSet) -> Result<()> {
+    let port = Port::open(bed.lab.switch(), "c-director")?;
+    let mut control = bed.client()?;
     sched_setaffinity(Pid::from_raw(0), &cpu)?;
     let client = Ipv4Addr::new(192, 0, 2, host);
     for source in FIRST_PORT..FIRST_PORT + CONNECTIONS {
+        if bed.plane == Plane::User && source.is_multiple_of(BATCH) {
+            // It answers once it has taken what came before, for which there is some room only.
+            control.status()?;
+        }
         for (_, service, _) in SERVICES {
             let syn = tcp((client, source), (VIP4, service), SYN);
             let frame = [header, &syn.octets()].concat();

@@ -37,7 +37,6 @@ use rustix::mount::{MountFlags, mount};
 type Test = (&'static str, &'static [&'static str], &'static [Plane], fn(Plane) -> Result<()>);
 
 const BPF: &[Plane] = &[Plane::Bpf];
-const IN_KERNEL: &[Plane] = &[Plane::Bpf, Plane::Xdp];
 const ALL_IN_KERNEL: &[Plane] = &[Plane::Bpf, Plane::Xdp, Plane::Netfilter];
 const NETFILTER: &[Plane] = &[Plane::Netfilter];
 const USER: &[Plane] = &[Plane::User];
@@ -84,7 +83,7 @@ const TESTS: &[Test] = &[
         &ALL_PLANES,
         malformed::wrong_transport,
     ),
-    ("two_cpus_schedule_fairly_and_count_exactly", &[], IN_KERNEL, cpus::fairness),
+    ("two_cpus_schedule_fairly_and_count_exactly", &[], &ALL_WAYS, cpus::fairness),
     (
         "a_class_of_the_network_scheduler_limits_one_service",
         htb::NEEDS,
