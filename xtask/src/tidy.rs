@@ -18,7 +18,7 @@ const ARROWS: [(&str, &[&str]); 18] = [
     ("ipvs-config", &["ipvs-core"]),
     ("ipvs-preload", &["ipvs-netlink"]),
     ("ipvs-lab", &[]),
-    ("ipvs-daemon", &["ipvs-core", "ipvs-netlink", "ipvs-plane", "ipvs-wire"]),
+    ("ipvs-daemon", &["ipvs-config", "ipvs-core", "ipvs-netlink", "ipvs-plane", "ipvs-wire"]),
     (
         "ipvs-cli",
         &["ipvs-config", "ipvs-core", "ipvs-daemon", "ipvs-lab", "ipvs-netlink", "ipvs-plane"],

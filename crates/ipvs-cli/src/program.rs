@@ -16,6 +16,7 @@ const USAGE: &str =
        ipvs check FILE          what is wrong with a configuration file
        ipvs plan FILE           what must change to be as a file says (2: something)
        ipvs apply FILE          make what runs what a file says, in one step
+       ipvs confirm, rollback   keep or undo what was applied with --confirm
        ipvs export              what runs, as such a file
        ipvs takeover            have the daemon hold what the kernel's ip_vs holds
        ipvs detach              remove the eBPF plane that a daemon left
@@ -58,8 +59,8 @@ pub fn run(mut args: Vec<OsString>) -> ExitCode {
         }
         Some("demo") => demo::run(args),
         Some(
-            "daemon" | "detach" | "status" | "mark" | "check" | "plan" | "apply" | "export"
-            | "takeover",
+            "daemon" | "detach" | "status" | "mark" | "check" | "plan" | "apply" | "confirm"
+            | "rollback" | "export" | "takeover",
         ) => daemon::run(args),
         Some("-h" | "--help" | "help") => usage(&mut io::stdout(), 0),
         _ => usage(&mut io::stderr(), 2),

@@ -104,6 +104,24 @@ pub trait Control {
         }
     }
 
+    /// Applies as [`apply`](Self::apply) does, on trial: what there was before is restored after
+    /// so many seconds, unless the trial is [ended](Self::end_trial) before.
+    fn apply_on_trial(&mut self, commands: &[Command], seconds: u32) -> Result<(), TrialError> {
+        let _ = (commands, seconds);
+        Err(TrialError::Unsupported)
+    }
+
+    /// Whether something is on trial.
+    fn is_on_trial(&self) -> bool {
+        false
+    }
+
+    /// Ends the trial: what was applied is kept, or what there was before is restored.
+    fn end_trial(&mut self, keep: bool) -> Result<(), TrialError> {
+        let _ = keep;
+        Err(TrialError::None)
+    }
+
     /// Counts what was changed: while it is the same, all that can be edited is the same.
     fn generation(&self) -> u64 {
         0
@@ -185,4 +203,24 @@ pub struct Refused {
     pub position: usize,
     /// Why.
     pub error: CommandError,
+}
+
+/// Why there is no trial, or it has not ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum TrialError {
+    /// The director does not do that (`EOPNOTSUPP`).
+    #[error("there are no trials here")]
+    Unsupported,
+    /// One is under way (`EINPROGRESS`).
+    #[error("a trial is under way")]
+    UnderWay,
+    /// None is under way (`ENOENT`).
+    #[error("nothing is on trial")]
+    None,
+    /// The way back cannot be kept (`EIO`); the daemon's log says why.
+    #[error("the way back cannot be kept")]
+    NoWayBack,
+    /// An edit was refused; nothing was changed.
+    #[error(transparent)]
+    Refused(#[from] Refused),
 }

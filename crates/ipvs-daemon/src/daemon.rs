@@ -52,6 +52,7 @@ impl Daemon {
         let mut listener = Listener::claim(&options.socket, &rights)?;
         let mut director = start::start(options)?;
         let now = Instant::now();
+        director.resume_trial(&options.socket, now);
         let host = director.needs_news().then(|| Host::listen(now)).transpose();
         let host = host.map_err(DaemonError::Host)?;
         for line in director.words() {
@@ -107,6 +108,7 @@ impl Daemon {
         fds.extend(self.peers.iter().map(|peer| PollFd::new(peer, peer.interest())));
         let deadline = self.host.as_ref().and_then(Host::deadline);
         let deadline = deadline.map_or(self.next_tick, |news| news.min(self.next_tick));
+        let deadline = self.director.trial_deadline().map_or(deadline, |end| end.min(deadline));
         let deadline = if self.has_more { now } else { deadline };
         let left = Timespec::try_from(deadline.saturating_duration_since(now));
         match poll(&mut fds, left.ok().as_ref()) {
@@ -186,6 +188,7 @@ impl Daemon {
                 }
             }
         }
+        self.director.look_after_trial(now);
         self.has_more = self.has_more && self.director.plane().go_on();
         if now >= self.next_tick {
             if !self.director.is_running() {

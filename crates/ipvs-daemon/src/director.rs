@@ -1,9 +1,15 @@
 //! The plane that this daemon drives, as clients see it.
 
+use std::path::Path;
+use std::time::{Duration, Instant};
+
+use ipvs_config::{Change, Running, Wanted};
 use ipvs_core::command::{Command, CommandError};
 use ipvs_core::mark::MarkRule;
 use ipvs_core::service::ServiceKey;
-use ipvs_core::snapshot::{ConnStatus, Control, DestStatus, Refused, ServiceStatus, Timeouts};
+use ipvs_core::snapshot::{
+    ConnStatus, Control, DestStatus, Refused, ServiceStatus, Timeouts, TrialError,
+};
 use ipvs_core::stats::{Counters, Rates};
 use ipvs_core::sync::{SyncDaemon, SyncState};
 use ipvs_core::sysctl::{self, SysctlError};
@@ -14,6 +20,7 @@ use ipvs_plane::registry::sync;
 use ipvs_plane::user::UserPlane;
 
 use crate::pins::PinsLock;
+use crate::trial::{Trial, WayBack};
 
 /// One of the two planes.
 #[derive(Debug)]
@@ -36,11 +43,70 @@ pub(crate) struct Director {
     /// Which plane it is, and why.
     pub(crate) choice: String,
     generation: u64,
+    trial: Option<Trial>,
+    /// Where the plane outlives the daemon.
+    way_back: Option<WayBack>,
 }
 
 impl Director {
     pub(crate) const fn new(driven: Driven, choice: String) -> Self {
-        Self { driven, choice, generation: 0 }
+        Self { driven, choice, generation: 0, trial: None, way_back: None }
+    }
+
+    /// Whether the plane was there before this daemon.
+    pub(crate) fn was_adopted(&self) -> bool {
+        match &self.driven {
+            Driven::Bpf { plane, .. } => plane.was_adopted(),
+            Driven::User(_) => false,
+        }
+    }
+
+    /// Goes on with the trial of an earlier daemon, whose socket was this one; says so.
+    pub(crate) fn resume_trial(&mut self, socket: &Path, now: Instant) {
+        if matches!(self.driven, Driven::User(_)) {
+            return;
+        }
+        let way_back = WayBack::beside(socket);
+        match way_back.left_behind(now) {
+            Ok(Some(trial)) if self.was_adopted() => {
+                let left = trial.left(now);
+                tracing::warn!("what was applied is on trial, for {left} s more");
+                self.trial = Some(trial);
+            }
+            Ok(_) => way_back.forget(),
+            Err(error) => tracing::error!("a trial was left behind, but not how: {error}"),
+        }
+        self.way_back = Some(way_back);
+    }
+
+    /// When the trial is over.
+    pub(crate) fn trial_deadline(&self) -> Option<Instant> {
+        self.trial.as_ref().map(|trial| trial.until)
+    }
+
+    /// Restores what there was before a trial that nobody has confirmed.
+    pub(crate) fn look_after_trial(&mut self, now: Instant) {
+        if self.trial_deadline().is_some_and(|until| until <= now) {
+            tracing::warn!("nobody has confirmed what was applied: it is rolled back");
+            // What fails is logged.
+            let _ = self.end_trial(false);
+        }
+    }
+
+    /// Makes what runs what is wanted, all or nothing; how much had to be changed.
+    pub(crate) fn make(&mut self, wanted: &Wanted) -> Result<usize, String> {
+        let changes = ipvs_config::plan(wanted, &Running::of(self));
+        let edits: Vec<_> = changes.iter().map(Change::edit).collect();
+        if !edits.is_empty() {
+            self.apply(&edits).map_err(|refused| {
+                let change = changes.get(refused.position).map(ToString::to_string);
+                format!("{}: {}", change.unwrap_or_default(), refused.error)
+            })?;
+        }
+        for change in &changes {
+            tracing::info!("{change}");
+        }
+        Ok(changes.len())
     }
 
     pub(crate) fn plane(&mut self) -> &mut dyn Plane {
@@ -87,6 +153,46 @@ impl Control for Director {
     fn apply_each(&mut self, commands: &[Command], each: &mut dyn FnMut(Result<(), CommandError>)) {
         self.generation += 1;
         self.plane().apply_each(commands, each);
+    }
+
+    fn apply_on_trial(&mut self, commands: &[Command], seconds: u32) -> Result<(), TrialError> {
+        if self.is_on_trial() {
+            return Err(TrialError::UnderWay);
+        }
+        let now = Instant::now();
+        let before = Running::of(self).wanted();
+        let trial = Trial { until: now + Duration::from_secs(seconds.into()), before };
+        if let Some(way_back) = &self.way_back {
+            way_back.keep(&trial, now).map_err(|error| {
+                tracing::error!(%error, "cannot keep {}", way_back.path().display());
+                TrialError::NoWayBack
+            })?;
+        }
+        let made = self.apply(commands);
+        if made.is_ok() {
+            self.trial = Some(trial);
+        } else if let Some(way_back) = &self.way_back {
+            way_back.forget();
+        }
+        Ok(made?)
+    }
+
+    fn is_on_trial(&self) -> bool {
+        self.trial.is_some()
+    }
+
+    fn end_trial(&mut self, keep: bool) -> Result<(), TrialError> {
+        let trial = self.trial.take().ok_or(TrialError::None)?;
+        if !keep && let Err(why) = self.make(&trial.before) {
+            let file = self.way_back.as_ref().map(|way_back| way_back.path().display());
+            let file = file.map(|file| format!("; {file} has it")).unwrap_or_default();
+            tracing::error!("what ran before cannot be restored: {why}{file}");
+            return Err(TrialError::NoWayBack);
+        }
+        if let Some(way_back) = &self.way_back {
+            way_back.forget();
+        }
+        Ok(())
     }
 
     fn generation(&self) -> u64 {
@@ -152,6 +258,12 @@ impl Control for Director {
 
     fn describe(&mut self, each: &mut dyn FnMut(&str)) {
         each(&format!("daemon: process {}", std::process::id()));
+        if let Some(trial) = &self.trial {
+            let left = trial.left(Instant::now());
+            each(&format!(
+                "on trial: what was applied is rolled back in {left} s unless `ipvs confirm` comes"
+            ));
+        }
         self.words().iter().for_each(|line| each(line));
     }
 

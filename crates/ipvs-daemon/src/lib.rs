@@ -25,6 +25,7 @@ mod peer;
 mod pins;
 mod rights;
 mod start;
+mod trial;
 
 pub use daemon::Daemon;
 pub use error::DaemonError;

@@ -102,6 +102,8 @@ const FAMILIES: [FamilyInfo; 3] = [
             (transaction::BEGIN, ADMIN | DO),
             (transaction::COMMIT, ADMIN | DO),
             (transaction::DISCARD, ADMIN | DO),
+            (transaction::CONFIRM, ADMIN | DO),
+            (transaction::ROLL_BACK, ADMIN | DO),
         ],
     },
 ];

@@ -13,7 +13,7 @@ use crate::numbers::{self, MAX_TIMEOUT_SECS, command, info, top};
 use crate::service::{self, ServiceAttrs};
 use crate::sync::{self, DaemonAttrs, SyncState};
 use crate::transaction::changes;
-use crate::{conn, controller, errno_of, helper, marks, setting, statistics, status};
+use crate::{conn, controller, errno_of, helper, marks, setting, statistics, status, transaction};
 
 /// Length at which a dump begins a new datagram, in octets.
 ///
@@ -154,12 +154,18 @@ fn own(
             | marks::GET_MARK
             | conn::GET_STATS
             | conn::GET_HELPER
+            | transaction::CONFIRM
+            | transaction::ROLL_BACK
     );
     if !is_known {
         return Err(Errno::OPNOTSUPP);
     }
     if !access.allows(changes(conn::FAMILY_ID, request.command)) {
         return Err(Errno::PERM);
+    }
+    if transaction::is_end_of_trial(request.command) && !request.dump {
+        let ended = control.end_trial(request.command == transaction::CONFIRM);
+        return ended.map(|()| Answered::Plain).map_err(transaction::errno_of_trial);
     }
     if request.command == marks::CHANGE_MARKS && !request.dump {
         let edits = marks::read_edits(request.attrs)?;
@@ -170,7 +176,7 @@ fn own(
         settings(request, control, reply)?;
         return Ok(Answered::Plain);
     }
-    if matches!(request.command, conn::SET_SETTING | marks::CHANGE_MARKS) {
+    if changes(conn::FAMILY_ID, request.command) {
         return Err(Errno::OPNOTSUPP);
     }
     let header = answer(request.header, conn::FAMILY_ID, flags::MULTI);

@@ -7,6 +7,8 @@
 //! | 11 | `COMMIT` | do | acknowledgement; or `REFUSED`, if an edit is at fault, and the error |
 //! | 12 | `DISCARD` | do | acknowledgement |
 //! | 13 | `REFUSED` | | (only as a reply) |
+//! | 19 | `CONFIRM` | do | acknowledgement: what is on trial is kept |
+//! | 20 | `ROLL_BACK` | do | acknowledgement: what there was before the trial is restored |
 //!
 //! After `BEGIN`, what changes something is kept as it came, whichever of the two families
 //! it is of; its acknowledgement says no more. What only asks is answered as ever, and by
@@ -15,6 +17,9 @@
 //! | no | attribute | type |
 //! |---|---|---|
 //! | 1 | UNCHANGED | nothing: only if nothing was changed since `BEGIN`, else `ESTALE` |
+//! | 2 | TRIAL | u32, seconds: what there was before is restored then, unless `CONFIRM` comes |
+//!
+//! With either of them a commit during a trial is refused with `EINPROGRESS`.
 //!
 //! Attributes of `REFUSED`:
 //!
@@ -27,10 +32,10 @@ use std::collections::HashMap;
 
 use ipvs_core::command::{Command, CommandError};
 use ipvs_core::service::ServiceKey;
-use ipvs_core::snapshot::Control;
+use ipvs_core::snapshot::{Control, TrialError};
 use rustix::io::Errno;
 
-use crate::attr::{Table, Writer, align4};
+use crate::attr::{Policy, Table, Writer, align4};
 use crate::message::{Header, Message, Messages, answer, flags};
 use crate::server::{decode, read_top};
 use crate::{conn, errno_of, marks, numbers, setting};
@@ -43,9 +48,15 @@ pub const COMMIT: u8 = 11;
 pub const DISCARD: u8 = 12;
 /// Only as a reply: which edit was at fault.
 pub const REFUSED: u8 = 13;
+/// Keeps what is on trial.
+pub const CONFIRM: u8 = 19;
+/// Restores what there was before the trial.
+pub const ROLL_BACK: u8 = 20;
 
 /// Of `COMMIT`.
 const UNCHANGED: u16 = 1;
+
+const TRIAL: u16 = 2;
 
 const POSITION: u16 = 1;
 const REASON: u16 = 2;
@@ -63,7 +74,16 @@ pub(crate) fn changes(family: u16, number: u8) -> bool {
                 && ![c::GET_CONFIG, c::SET_INFO, c::GET_INFO].contains(&number)
         }
         conn::FAMILY_ID => {
-            matches!(number, conn::SET_SETTING | marks::CHANGE_MARKS | BEGIN | COMMIT | DISCARD)
+            matches!(
+                number,
+                conn::SET_SETTING
+                    | marks::CHANGE_MARKS
+                    | BEGIN
+                    | COMMIT
+                    | DISCARD
+                    | CONFIRM
+                    | ROLL_BACK
+            )
         }
         _ => false,
     }
@@ -78,13 +98,32 @@ pub(crate) fn command_of(message: &Message<'_>) -> Option<u8> {
     is_ours.then_some(number)
 }
 
+/// Whether a command of our family ends a trial.
+pub(crate) const fn is_end_of_trial(number: u8) -> bool {
+    matches!(number, CONFIRM | ROLL_BACK)
+}
+
+/// The errno that stands for a failure about trials.
+pub(crate) fn errno_of_trial(error: TrialError) -> Errno {
+    match error {
+        TrialError::Unsupported => Errno::OPNOTSUPP,
+        TrialError::UnderWay => Errno::INPROGRESS,
+        TrialError::None => Errno::NOENT,
+        TrialError::NoWayBack => Errno::IO,
+        TrialError::Refused(refused) => errno_of(refused.error),
+    }
+}
+
 /// Whether a message asks for an edit.
 pub(crate) fn is_edit(message: &Message<'_>) -> bool {
     let header = &message.header;
     header.has(flags::REQUEST)
         && !header.has(flags::DUMP)
         && command_of(message).is_none()
-        && message.generic().is_some_and(|(number, _)| changes(header.kind, number))
+        && message.generic().is_some_and(|(number, _)| {
+            let ends_trial = header.kind == conn::FAMILY_ID && is_end_of_trial(number);
+            changes(header.kind, number) && !ends_trial
+        })
 }
 
 /// On which terms a transaction is committed.
@@ -92,6 +131,8 @@ pub(crate) fn is_edit(message: &Message<'_>) -> bool {
 pub struct Terms {
     /// Nothing may have changed since it was begun.
     pub unchanged: bool,
+    /// For so many seconds only, unless it is confirmed.
+    pub trial: Option<u32>,
 }
 
 impl Terms {
@@ -100,12 +141,20 @@ impl Terms {
         if self.unchanged {
             writer.attr(UNCHANGED, &[]);
         }
+        if let Some(seconds) = self.trial {
+            writer.u32(TRIAL, seconds);
+        }
     }
 
     /// Reads the attributes of `COMMIT`.
     pub(crate) fn read(attrs: &[u8]) -> Result<Self, Errno> {
-        let table = Table::<2>::parse(attrs, &[]).or(Err(Errno::RANGE))?;
-        Ok(Self { unchanged: table.get(UNCHANGED).is_some() })
+        let policy = [(TRIAL, Policy::AtLeast(4))];
+        let table = Table::<3>::parse(attrs, &policy).or(Err(Errno::RANGE))?;
+        let trial = table.u32(TRIAL);
+        if trial == Some(0) {
+            return Err(Errno::INVAL);
+        }
+        Ok(Self { unchanged: table.get(UNCHANGED).is_some(), trial })
     }
 }
 
@@ -148,6 +197,9 @@ impl Transaction {
         if self.spoilt {
             return Err(Errno::TOOBIG.into());
         }
+        if terms != Terms::default() && control.is_on_trial() {
+            return Err(Errno::INPROGRESS.into());
+        }
         if terms.unchanged && control.generation() != self.begun {
             return Err(Errno::STALE.into());
         }
@@ -165,10 +217,17 @@ impl Transaction {
         if commands.is_empty() {
             return Ok(());
         }
-        control.apply(&commands).map_err(|refused| Refusal {
-            position: positions.get(refused.position).copied(),
-            errno: errno_of(refused.error),
-            reason: Some(refused.error),
+        let made = match terms.trial {
+            None => control.apply(&commands).map_err(TrialError::from),
+            Some(seconds) => control.apply_on_trial(&commands, seconds),
+        };
+        made.map_err(|error| match error {
+            TrialError::Refused(refused) => Refusal {
+                position: positions.get(refused.position).copied(),
+                errno: errno_of(refused.error),
+                reason: Some(refused.error),
+            },
+            other => errno_of_trial(other).into(),
         })
     }
 }

@@ -221,7 +221,7 @@ fn what_others_changed_meanwhile_counts() {
 fn what_is_made_only_if_nothing_has_changed_is_told_that_something_has() {
     let mut table = SmallTable::default();
     let mut client = Client::new(LocalTransport::new(&mut table)).unwrap();
-    let terms = Terms { unchanged: true };
+    let terms = Terms { unchanged: true, trial: None };
     client.begin_all().unwrap();
     assert_eq!(client.services().unwrap(), []);
     client.commit_all(&[add(80)], terms).unwrap();

@@ -32,6 +32,28 @@ pub(super) struct Plan {
     file: PathBuf,
 }
 
+/// The same, as `apply` takes it.
+#[derive(Debug, Args)]
+pub(super) struct Apply {
+    #[command(flatten)]
+    plan: Plan,
+    /// Restore what there was before after this time, unless `ipvs confirm` comes: 60s, 5m, 1h
+    #[arg(long, value_name = "TIME", value_parser = seconds)]
+    confirm: Option<u32>,
+}
+
+/// A time with its unit, in seconds.
+fn seconds(text: &str) -> Result<u32, String> {
+    let units = [("s", 1), ("m", 60), ("h", 3600)];
+    let number = |(unit, factor): (&str, u32)| {
+        text.strip_suffix(unit)?.parse::<u32>().ok()?.checked_mul(factor)
+    };
+    match units.into_iter().find_map(number) {
+        Some(seconds @ 1..=86_400) => Ok(seconds),
+        _ => Err("a time is a number with its unit, s, m or h: from 1s to 24h".into()),
+    }
+}
+
 /// Plans that are made anew because others changed something meanwhile.
 const ATTEMPTS: usize = 10;
 
@@ -51,13 +73,23 @@ pub(super) fn plan(options: &Plan) -> Result<bool, String> {
 }
 
 /// Makes what runs what the file says, and shows what was changed.
-pub(super) fn apply(options: &Plan) -> Result<(), String> {
-    let wanted = read(&options.file)?;
-    let mut client = connect(&options.socket)?;
+pub(super) fn apply(options: &Apply) -> Result<(), String> {
+    let Apply { plan, confirm } = options;
+    let wanted = read(&plan.file)?;
+    let mut client = connect(&plan.socket)?;
     for _ in 0..ATTEMPTS {
-        if let Some(changes) = apply_once(&mut client, &wanted, &options.socket)? {
+        let terms = Terms { unchanged: true, trial: *confirm };
+        if let Some(changes) = apply_once(&mut client, &wanted, terms, &plan.socket)? {
             // It is done, whether somebody listens or not.
             drop(show(&changes));
+            if let Some(seconds) = confirm {
+                let text = if changes.is_empty() {
+                    "nothing had to be changed, so nothing is on trial".to_owned()
+                } else {
+                    format!("rolled back in {seconds} s unless `ipvs confirm` comes")
+                };
+                let _unheard = writeln!(io::stderr().lock(), "ipvs apply: {text}");
+            }
             return Ok(());
         }
     }
@@ -68,13 +100,14 @@ pub(super) fn apply(options: &Plan) -> Result<(), String> {
 fn apply_once<T: Transport>(
     client: &mut Client<T>,
     wanted: &Wanted,
+    terms: Terms,
     socket: &Path,
 ) -> Result<Option<Vec<Change>>, String> {
     client.begin_all().map_err(|error| at(socket, busy(error)))?;
     let running = running(client).map_err(|error| at(socket, error))?;
     let changes = ipvs_config::plan(wanted, &running);
     let edits: Vec<_> = changes.iter().map(Change::edit).collect();
-    match client.commit_all(&edits, Terms { unchanged: true }) {
+    match client.commit_all(&edits, terms) {
         Ok(()) => Ok(Some(changes)),
         Err(NotMade::Changed) => Ok(None),
         Err(NotMade::Edit { position, errno, reason }) => {
@@ -84,6 +117,17 @@ fn apply_once<T: Transport>(
         }
         Err(error) => Err(at(socket, error)),
     }
+}
+
+/// Keeps what is on trial, or undoes it.
+pub(super) fn end_trial(socket: &Path, keep: bool) -> Result<(), String> {
+    connect(socket)?.end_trial(keep).map_err(|error| match error {
+        ClientError::Refused(Errno::NOENT) => "nothing is on trial".into(),
+        ClientError::Refused(Errno::IO) => {
+            "what ran before cannot be restored; the daemon's log says why".into()
+        }
+        error => at(socket, system_text(&error)),
+    })
 }
 
 /// Prints what runs as a file; what a file cannot say, in words.

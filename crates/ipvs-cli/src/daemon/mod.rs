@@ -45,6 +45,8 @@ pub fn run(args: Vec<OsString>) -> ExitCode {
         Task::Mark(options) => said("ipvs mark", mark::run(&options)),
         Task::Check(options) => said("ipvs check", config::check(&options)),
         Task::Apply(options) => said("ipvs apply", config::apply(&options)),
+        Task::Confirm(options) => said("ipvs confirm", config::end_trial(&options.socket, true)),
+        Task::Rollback(options) => said("ipvs rollback", config::end_trial(&options.socket, false)),
         Task::Export(options) => match config::export(&options.socket) {
             Ok(left_out) if !left_out.is_empty() => {
                 for change in left_out {

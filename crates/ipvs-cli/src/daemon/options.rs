@@ -31,7 +31,11 @@ pub(super) enum Task {
     Plan(super::config::Plan),
     /// Make what runs what a configuration file says, in one step or not at all, and show what
     /// was changed; exits with 0 if it is so, 1 for a failure, which has changed nothing
-    Apply(super::config::Plan),
+    Apply(super::config::Apply),
+    /// Keep what was applied with --confirm
+    Confirm(Status),
+    /// Undo what was applied with --confirm, at once
+    Rollback(Status),
     /// Print what runs as a configuration file; exits with 2 if a file cannot say all of it
     Export(Status),
     /// Have the daemon hold what the kernel's own IPVS holds: services, destinations,

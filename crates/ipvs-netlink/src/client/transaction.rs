@@ -30,6 +30,11 @@ pub enum NotMade {
     /// Something was changed since the transaction was begun.
     #[error("what runs was changed meanwhile")]
     Changed,
+    /// What was applied before is still on trial.
+    #[error(
+        "what was applied before is on trial: `ipvs confirm` keeps it, `ipvs rollback` undoes it"
+    )]
+    OnTrial,
     /// Something else.
     #[error(transparent)]
     Failed(#[from] ClientError),
@@ -91,8 +96,16 @@ impl<T: Transport> Client<T> {
             (Err(ClientError::Refused(Errno::STALE)), None) if terms.unchanged => {
                 Err(NotMade::Changed)
             }
+            (Err(ClientError::Refused(Errno::INPROGRESS)), None) => Err(NotMade::OnTrial),
             (outcome, _) => Ok(outcome?),
         }
+    }
+
+    /// Keeps what is on trial, or restores what there was before; refused with `ENOENT` if
+    /// nothing is on trial.
+    pub fn end_trial(&mut self, keep: bool) -> Result<(), ClientError> {
+        let family = self.resolve(conn::FAMILY_NAME)?;
+        self.command(family, if keep { transaction::CONFIRM } else { transaction::ROLL_BACK })
     }
 
     /// Sends a command without attributes and awaits its acknowledgement.

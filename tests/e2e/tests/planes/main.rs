@@ -21,6 +21,7 @@ mod netfilter;
 mod sctp;
 mod start;
 mod streams;
+mod trial;
 mod tunnels;
 mod web;
 
@@ -120,6 +121,9 @@ const TESTS: &[Test] = &[
     ("a_refused_command_changes_nothing", &[], &PLANES, api::refused_commands),
     ("an_atomic_restore_is_made_wholly_or_not_at_all", &[], &PLANES, atomic::restore),
     ("a_takeover_makes_the_services_of_another_director", &[], &PLANES, atomic::takeover),
+    ("what_nobody_confirms_is_rolled_back", &[], &PLANES, trial::rolled_back),
+    ("what_is_confirmed_stays", &[], &PLANES, trial::confirmed),
+    ("the_next_daemon_knows_the_way_back", &[], BPF, trial::survives_the_daemon),
     ("half_a_transaction_leaves_nothing", &[], USER, atomic::half),
     ("nonsense_on_the_socket_harms_nobody", &[], USER, api::nonsense),
     ("a_client_that_does_not_read_delays_nobody", &[], USER, api::slow_client),
