@@ -7,22 +7,16 @@
 //! a quarter of an hour, so it is run by hand or by night.
 
 mod guest;
-mod image;
 
 use anyhow::{Context as _, Result, bail};
+use ipvs_guest::{Clock, Image, Kernel, Machine, NEEDED};
 
 use crate::packages;
 use crate::run::{cargo, output, run, say, workspace};
-use guest::Guest;
-use image::Image;
+use guest::{ENDED, run_to_end};
 
-/// What is needed to make and run the guest: a program, and the package it is in.
-const NEEDED: [(&str, &str); 4] = [
-    ("qemu-system-x86_64", "qemu-system-x86"),
-    ("busybox", "busybox-static"),
-    ("modprobe", "kmod"),
-    ("ip", "iproute2"),
-];
+/// What is needed besides what a guest needs.
+const ALSO: [(&str, &str); 1] = [("ip", "iproute2")];
 /// What the director's host and the recorded cases need of a modular kernel.
 const MODULES: [&str; 3] = ["veth", "sch_ingress", "cls_bpf"];
 
@@ -48,14 +42,14 @@ pub(crate) struct Options {
 
 /// Makes the guest and runs it.
 pub(crate) fn run_task(options: &Options) -> Result<()> {
-    let missing = packages::install_of(&NEEDED);
+    let missing = packages::install_of(&[&NEEDED[..], &ALSO[..]].concat());
     if !missing.is_empty() {
         bail!("needs {}: install them and try again", missing.join(", "));
     }
     run(cargo().args(["build", "--quiet", "--package", "ipvs-conformance"]))?;
     run(cargo().args(["build", "--quiet", "--package", "ipvs-plane", "--example", "verifier"]))?;
     let home = workspace().join("target/kernel").join(&options.version);
-    let kernel = image::kernel(&home)?;
+    let kernel = Kernel::in_folder(&home)?;
     let mut image = Image::new(home.join("root"))?;
     image.modules(&kernel, &MODULES)?;
     for program in ["ip", "busybox"] {
@@ -71,23 +65,25 @@ pub(crate) fn run_task(options: &Options) -> Result<()> {
     for part in ["cases", "passing.txt"] {
         image.copy(&workspace().join("tests/conformance").join(part))?;
     }
-    image.init(&script(options))?;
+    image.script(&script(options))?;
     let archive = image.pack(&home.join("initrd"))?;
     say(&format!("booting {}", kernel.release));
-    let guest = Guest {
+    let machine = Machine {
         kernel: &kernel.image,
         archive: &archive,
-        accelerator: if options.kvm { "kvm" } else { "tcg" },
-        minutes: options.minutes,
+        clock: Clock::Real { kvm: options.kvm },
+        memory: 2048,
+        words: "",
+        shared: None,
     };
-    let ended = guest.run(say).context("the guest")?;
+    let ended = run_to_end(&machine, options.minutes, say).context("the guest")?;
     if ended != Some(0) {
         bail!("the eBPF plane does not do on {} what it must: see above", kernel.release);
     }
     Ok(())
 }
 
-/// What the guest does once it is up.
+/// What the guest does once it is up; it powers off with the status in `$failed`.
 fn script(options: &Options) -> String {
     let mut parts = vec!["verifier".to_owned()];
     if !options.load_only {
@@ -96,7 +92,11 @@ fn script(options: &Options) -> String {
         let replay = |plane| format!("conformance --must-pass --plane {plane}{only}");
         parts.extend(["bpf", "xdp"].map(replay));
     }
-    format!("failed=0\n{} || failed=1\n", parts.join(" || failed=1\n"))
+    format!(
+        "mount -t bpf bpf /sys/fs/bpf\nip link set lo up\nfailed=0\n\
+         {} || failed=1\necho {ENDED}$failed\npoweroff -f\n",
+        parts.join(" || failed=1\n")
+    )
 }
 
 #[cfg(test)]
@@ -113,9 +113,9 @@ mod tests {
             minutes: 1,
         };
         let script = script(&options);
-        let parts: Vec<&str> = script.lines().skip(1).collect();
-        assert_eq!(parts.len(), 3);
-        assert!(parts.iter().all(|line| line.ends_with(" || failed=1")));
+        let parts: Vec<&str> = script.lines().skip_while(|it| *it != "failed=0").skip(1).collect();
+        assert_eq!(parts.len(), 5);
+        assert!(parts.iter().take(3).all(|line| line.ends_with(" || failed=1")));
         assert!(parts[1].contains("--only 'nat'"));
     }
 }

@@ -9,7 +9,7 @@ use crate::run::{cargo, output, workspace};
 
 /// What each crate may use of our own; an arrow that is not here is a mistake.
 /// Tests may use anything.
-const ARROWS: [(&str, &[&str]); 18] = [
+const ARROWS: [(&str, &[&str]); 19] = [
     ("ipvs-wire", &[]),
     ("ipvs-core", &["ipvs-wire"]),
     ("ipvs-bpf-programs", &["ipvs-core", "ipvs-wire"]),
@@ -26,14 +26,15 @@ const ARROWS: [(&str, &[&str]); 18] = [
     ("ipvs-conformance", CRATES),
     ("ipvs-transcripts", CRATES),
     ("ipvs-e2e", CRATES),
-    ("ipvs-oracle", &["ipvs-conformance", "ipvs-lab", "ipvs-netlink"]),
+    ("ipvs-guest", &[]),
+    ("ipvs-oracle", &["ipvs-conformance", "ipvs-core", "ipvs-guest", "ipvs-lab", "ipvs-netlink"]),
     ("ipvs-fuzz", &["ipvs-core", "ipvs-netlink", "ipvs-plane"]),
     ("ipvs-bench-programs", &["ipvs-wire"]),
     (
         "ipvs-bench",
         &["ipvs-bench-programs", "ipvs-cli", "ipvs-core", "ipvs-lab", "ipvs-plane", "ipvs-wire"],
     ),
-    ("xtask", &[]),
+    ("xtask", &["ipvs-guest"]),
 ];
 
 /// What tests that are packages of their own may use.

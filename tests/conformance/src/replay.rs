@@ -27,7 +27,7 @@ pub const TABLES: [(&str, &str, Duration); 14] = [
 /// The time of tables that show the present.
 pub const AT_END: Duration = Duration::ZERO;
 /// The time of tables that show what the kernel sums up now and then.
-const LATER: Duration = Duration::from_secs(5);
+pub const LATER: Duration = Duration::from_secs(5);
 
 /// Replays a case; returns what differs from the recording.
 pub fn replay(recorded: &Recorded, subject: &mut dyn Subject) -> Result<Vec<Difference>, Trouble> {

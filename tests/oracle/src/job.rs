@@ -13,6 +13,11 @@ pub(crate) const QUIT: &str = "quit";
 /// kernel hands words of its command line on to its first process so.
 pub(crate) const FOLDER: &str = "IPVS_ORACLE_JOBS";
 
+/// The variable that names the file system that folder is, where it is not the guest's own.
+pub(crate) const TAG: &str = "IPVS_ORACLE_TAG";
+/// What that file system needs of a modular kernel.
+pub(crate) const SHARED: [&str; 4] = ["virtio_pci", "9pnet", "9pnet_virtio", "9p"];
+
 /// Scenarios to be played, each in a network of its own.
 #[derive(Debug, Deserialize, Serialize)]
 pub(crate) struct Job {
@@ -32,7 +37,7 @@ pub(crate) enum Pace {
     Fast,
     /// What a frame causes is waited for before the next goes in.
     Careful,
-    /// As [`Careful`](Self::Careful), and each step at its time.
+    /// Each step at its time.
     Timed,
 }
 

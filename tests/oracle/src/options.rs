@@ -41,6 +41,8 @@ pub(crate) struct Options {
 pub(crate) enum Kind {
     /// user-mode-linux, in real time.
     Uml,
+    /// qemu with Debian's kernel, in virtual time: hours pass within seconds.
+    Qemu,
 }
 
 impl Kind {
@@ -48,6 +50,7 @@ impl Kind {
     pub(crate) const fn patience(self) -> Duration {
         match self {
             Self::Uml => Duration::from_mins(5),
+            Self::Qemu => Duration::from_mins(15),
         }
     }
 }

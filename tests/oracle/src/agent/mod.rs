@@ -10,7 +10,7 @@ use anyhow::{Context as _, Result};
 use ipvs_lab::Namespace;
 use nix::sys::reboot::{RebootMode, reboot};
 
-use crate::job::{Job, MARK, QUIT, Transcript};
+use crate::job::{Job, MARK, Pace, QUIT, Transcript};
 
 mod boot;
 mod commands;
@@ -18,6 +18,7 @@ mod layout;
 mod network;
 mod tap;
 
+pub(crate) use boot::WANTED;
 use network::Played;
 
 /// The kernel sums statistics up every two seconds.
@@ -26,7 +27,8 @@ const SUMMED: Duration = Duration::from_millis(2300);
 /// Serves jobs from `folder` until the console is closed; then the guest is
 /// switched off.
 pub(crate) fn run(folder: &Path) {
-    let served = boot::prepare().and_then(|()| layout::prepare()).and_then(|()| serve(folder));
+    let served =
+        boot::prepare(folder).and_then(|()| layout::prepare()).and_then(|()| serve(folder));
     if let Err(error) = served {
         tell(&format!("failed {}", format!("{error:#}").replace('\n', " ")));
     }
@@ -55,17 +57,23 @@ fn serve(folder: &Path) -> Result<()> {
 fn play(path: &Path) -> Result<Vec<Transcript>> {
     let text = fs::read(path).with_context(|| format!("cannot read {}", path.display()))?;
     let job: Job = serde_json::from_slice(&text)?;
-    let mut played = Vec::new();
+    let (mut played, mut done) = (Vec::new(), Vec::new());
     let mut last = Instant::now();
     let home = Namespace::current("home")?;
     for case in &job.cases {
         let one = Played::play(case, job.pace, &home)
             .with_context(|| format!("cannot play {}", case.name))?;
+        if job.pace == Pace::Timed {
+            // The time of the next scenario is not this one's.
+            done.push(one.unsummed());
+            continue;
+        }
         last = Instant::now();
         played.push(one);
     }
-    if !job.sums {
-        return Ok(played.into_iter().map(Played::unsummed).collect());
+    if !job.sums || played.is_empty() {
+        done.extend(played.into_iter().map(Played::unsummed));
+        return Ok(done);
     }
     std::thread::sleep(SUMMED.saturating_sub(last.elapsed()));
     played.into_iter().map(|it| it.finish(&home)).collect()

@@ -5,7 +5,8 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, Result, ensure};
 use ipvs_conformance::case::{Action, Case, ExpectedFrame, Frame, Output, StepResult, Volatile};
-use ipvs_conformance::replay::{AT_END, TABLES};
+use ipvs_conformance::replay::{AT_END, LATER, TABLES};
+use ipvs_conformance::subject::BEFORE;
 use ipvs_lab::Namespace;
 use nix::sched::sched_yield;
 
@@ -20,13 +21,16 @@ const AHEAD: usize = 48;
 /// Two ticks of the slowest guest, and some more.
 const TICKS: Duration = Duration::from_millis(25);
 
+/// How late a step may be whose time is virtual: what comes of it is then what comes of it at
+/// its time.
+const LATE: Duration = Duration::from_millis(200);
+
 /// A scenario that was played, with its network, where its statistics are
 /// summed up meanwhile.
 #[derive(Debug)]
 pub(crate) struct Played {
     layout: Layout,
     transcript: Transcript,
-    pace: Pace,
 }
 
 /// A scenario while it is played.
@@ -46,19 +50,30 @@ impl Played {
     ///
     /// `home` is the namespace of this thread.
     pub(crate) fn play(case: &Case, pace: Pace, home: &Namespace) -> Result<Self> {
+        let begin = Instant::now();
         let layout = Layout::build(home);
         home.enter()?;
         let layout = layout?;
         let tap = Tap::open(&layout)?;
         layout.director.enter()?;
-        let transcript = Self::steps(case, pace, &layout, tap);
+        let transcript = Self::steps(case, pace, begin, &layout, tap);
         home.enter()?;
-        Ok(Self { transcript: transcript?, layout, pace })
+        Ok(Self { transcript: transcript?, layout })
     }
 
-    fn steps(case: &Case, pace: Pace, layout: &Layout, tap: Tap) -> Result<Transcript> {
+    /// `begin` is when the director began to be.
+    fn steps(
+        case: &Case,
+        pace: Pace,
+        begin: Instant,
+        layout: &Layout,
+        tap: Tap,
+    ) -> Result<Transcript> {
         let setup = case.setup.iter().map(|line| commands::run(line, &layout.director));
         let setup = setup.collect::<Result<Vec<Output>>>()?;
+        if pace == Pace::Timed {
+            std::thread::sleep(BEFORE.saturating_sub(begin.elapsed()));
+        }
         tap.take(&mut Vec::new())?;
         let (start, times, steps) = (Instant::now(), Vec::new(), Vec::new());
         let mut stage = Stage { layout, tap, pace, start, sent: Vec::new(), times, steps };
@@ -70,7 +85,12 @@ impl Played {
         stage.gather()?;
         let end = stage.start.elapsed().as_secs_f64();
         let mut dumps = BTreeMap::new();
-        tables(&mut dumps, &layout.director, |_, later| later == AT_END)?;
+        let director = &layout.director;
+        tables(&mut dumps, director, |_, later| later == AT_END)?;
+        if pace == Pace::Timed {
+            stage.wait_until(case.end + LATER)?;
+            tables(&mut dumps, director, |_, later| later == LATER)?;
+        }
         Ok(Transcript { setup, times: stage.times, steps: stage.steps, end, dumps })
     }
 
@@ -83,9 +103,11 @@ impl Played {
     pub(crate) fn finish(mut self, home: &Namespace) -> Result<Transcript> {
         self.layout.director.enter()?;
         let listed = tables(&mut self.transcript.dumps, &self.layout.director, |name, later| {
-            // Where time is real, these show another moment than that of the rest.
+            // Time is real: these show another moment than that of the rest, and estimates
+            // follow ticks whose beginning nobody knows.
             let shows_loads = matches!(name, "thresholds" | "persistent" | "proc_ip_vs");
-            later != AT_END && (self.pace == Pace::Timed || !shows_loads)
+            let shows_rates = matches!(name, "rate" | "proc_stats");
+            later != AT_END && !shows_loads && !shows_rates
         });
         home.enter()?;
         listed.map(|()| self.transcript)
@@ -99,9 +121,8 @@ fn tables(
     wanted: impl Fn(&str, Duration) -> bool,
 ) -> Result<()> {
     for (name, line, later) in TABLES {
-        // Estimates follow ticks whose beginning nobody knows, and nothing is synchronised.
-        let fixed = !matches!(name, "rate" | "proc_stats" | "proc_conn_sync");
-        if fixed && wanted(name, later) {
+        // Nothing is synchronised.
+        if name != "proc_conn_sync" && wanted(name, later) {
             let output = commands::run(line, director)?;
             dumps.insert(name.to_owned(), format!("{}{}", output.stdout, output.stderr));
         }
@@ -112,9 +133,10 @@ fn tables(
 impl Stage<'_> {
     fn wait_until(&mut self, at: Duration) -> Result<()> {
         if self.pace == Pace::Timed {
-            let left = at.saturating_sub(self.start.elapsed());
-            if !left.is_zero() {
-                std::thread::sleep(left);
+            let now = self.start.elapsed();
+            ensure!(now <= at + LATE, "{:?} late at {at:?}", now.saturating_sub(at));
+            if at > now {
+                std::thread::sleep(at.saturating_sub(now));
                 self.gather()?;
             }
         }
@@ -135,17 +157,16 @@ impl Stage<'_> {
             }
             Action::Command { line } => output = Some(commands::run(line, &self.layout.director)?),
             // Scenarios have it where the kernel ends something with its next tick.
-            Action::Skip => std::thread::sleep(TICKS),
+            Action::Skip if self.pace != Pace::Timed => std::thread::sleep(TICKS),
+            Action::Skip => {}
         }
         let volatile_lines = Volatile::default();
         self.steps.push(StepResult { frames: Vec::new(), output, volatile_lines });
-        let ahead = if self.pace == Pace::Fast { AHEAD } else { 1 };
+        let ahead = if self.pace == Pace::Careful { 1 } else { AHEAD };
         if self.sent.len() >= ahead {
-            match self.pace {
-                Pace::Fast => {}
+            if self.pace == Pace::Careful {
                 // A kernel thread may have been left with the rest of the work.
-                Pace::Careful => sched_yield()?,
-                Pace::Timed => std::thread::sleep(TICKS),
+                sched_yield()?;
             }
             self.gather()?;
         }

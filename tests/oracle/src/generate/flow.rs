@@ -122,7 +122,7 @@ impl Flow {
         let out = scene.send(frame)?;
         self.look(&out);
         if begins && self.used {
-            scene.pause();
+            scene.pause()?;
         }
         self.used = true;
         Ok(())

@@ -9,6 +9,7 @@ use ipvs_conformance::subject::Trouble;
 
 use crate::rng::Rng;
 
+mod edges;
 mod flow;
 mod scene;
 mod service;

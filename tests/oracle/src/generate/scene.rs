@@ -4,12 +4,24 @@ use std::time::Duration;
 
 use ipvs_conformance::case::{Action, Case, Frame, Output, Step};
 use ipvs_conformance::core_subject::CoreSubject;
+use ipvs_conformance::replay::LATER;
 use ipvs_conformance::subject::{Subject as _, Trouble};
 
 use super::Topic;
+use super::edges::Edges;
 use super::flow::Flow;
 use super::service::Service;
 use crate::rng::Rng;
+
+/// The time from one frame to the next, where time goes by: the kernel may leave what comes of
+/// one to a thread of its own.
+const NEXT: Duration = Duration::from_millis(8);
+/// The time before other steps: more than two ticks of the slowest guest.
+const STEP: Duration = Duration::from_millis(25);
+/// How often the end is put off at most. What is not known then will be found to be unsteady.
+const FINISHES: usize = 200;
+/// The time in which counters are summed up.
+const SUMMED: Duration = Duration::from_millis(2500);
 
 /// The scenario so far, and the world as it has become.
 #[derive(Debug)]
@@ -31,6 +43,7 @@ pub(crate) struct Scene {
     /// Whether time goes by.
     pub(crate) timed: bool,
     subject: CoreSubject,
+    edges: Edges,
     setup: Vec<String>,
     steps: Vec<Step>,
     now: Duration,
@@ -49,6 +62,7 @@ impl Scene {
             flows: Vec::new(),
             ports: 0,
             subject: CoreSubject::new()?,
+            edges: Edges::default(),
             setup: Vec::new(),
             steps: Vec::new(),
             now: Duration::ZERO,
@@ -64,6 +78,9 @@ impl Scene {
 
     /// A command.
     pub(crate) fn command(&mut self, line: String) -> Result<Output, Trouble> {
+        // What counters show is the last sum, and so is what a zeroing takes for zero.
+        let sums = ["ipvsadm -Z", "ipvsadm -a", "ipvsadm -A"].iter().any(|it| line.starts_with(it));
+        self.go_on(if sums { SUMMED } else { STEP })?;
         let output = self.subject.command(&line)?;
         self.steps.push(Step { at: self.now, action: Action::Command { line } });
         Ok(output)
@@ -71,6 +88,7 @@ impl Scene {
 
     /// A frame comes in; returns what our core sends because of it.
     pub(crate) fn send(&mut self, frame: Frame) -> Result<Vec<Frame>, Trouble> {
+        self.go_on(NEXT)?;
         let handled = self.subject.inject(&frame)?;
         self.steps.push(Step { at: self.now, action: Action::Frame(frame) });
         Ok(handled.frames)
@@ -78,15 +96,54 @@ impl Scene {
 
     /// The kernel is given the time to end what it ends with its next tick: a
     /// connection that makes way for another is counted until then.
-    pub(crate) fn pause(&mut self) {
+    pub(crate) fn pause(&mut self) -> Result<(), Trouble> {
+        self.go_on(STEP)?;
         self.steps.push(Step { at: self.now, action: Action::Skip });
+        Ok(())
     }
 
-    /// Time goes by.
-    pub(crate) fn wait(&mut self, by: Duration) -> Result<(), Trouble> {
-        self.now += by;
-        self.subject.advance(self.now)?;
+    /// Where time goes by, it does before the next step; so much, or more if a connection
+    /// may end then.
+    fn go_on(&mut self, by: Duration) -> Result<(), Trouble> {
+        if self.timed { self.wait(by) } else { Ok(()) }
+    }
+
+    /// Whether the kernel's table and ours show the same times to the ends of connections.
+    pub(crate) fn shows_times(&self) -> bool {
+        self.edges.unknown_until().is_none()
+    }
+
+    /// Time goes by until the tables may be looked at, now and a while later.
+    pub(crate) fn finish(&mut self) -> Result<(), Trouble> {
+        if !self.timed {
+            return Ok(());
+        }
+        self.wait(STEP)?;
+        for _ in 0..FINISHES {
+            let later = self.now + LATER;
+            let clear = self.edges.clear_of(later);
+            let shown = self.edges.unknown_until().unwrap_or_default();
+            if clear == later && shown.is_zero() {
+                break;
+            }
+            self.wait(clear.saturating_sub(later).max(shown.saturating_sub(self.now)).max(STEP))?;
+        }
         Ok(())
+    }
+
+    /// Time goes by: so much, or more if a connection may end then.
+    pub(crate) fn wait(&mut self, by: Duration) -> Result<(), Trouble> {
+        let mut to = self.now + by;
+        loop {
+            self.edges.look(self.now, self.subject.control());
+            to = self.edges.clear_of(to);
+            if to <= self.now {
+                return Ok(());
+            }
+            self.now = to;
+            // This may end a connection on which another hangs.
+            self.subject.advance(self.now)?;
+        }
     }
 
     /// The scenario, at its end.

@@ -130,7 +130,7 @@ impl Shape {
         for listing in ["--thresholds", "--persistent-conn"] {
             scene.command(format!("ipvsadm -Ln {listing}"))?;
         }
-        Ok(())
+        scene.finish()
     }
 
     fn event(&self, scene: &mut Scene) -> Result<(), Trouble> {
@@ -139,12 +139,15 @@ impl Shape {
         {
             return self.edit(scene, *edit);
         }
-        if scene.timed && scene.rng.chance(3) {
+        if scene.timed && scene.rng.chance(2) {
             let seconds = scene.rng.pick([3, 15, 65, 130, 400, 1000]);
             return scene.wait(Duration::from_secs(seconds));
         }
         if scene.rng.chance(self.listings) {
             let line = scene.rng.pick(["ipvsadm -Ln", "ipvsadm -Lnc", "ipvsadm -Ln --thresholds"]);
+            if line == "ipvsadm -Lnc" && !scene.shows_times() {
+                return Ok(());
+            }
             return scene.command(line.to_owned()).map(|_| ());
         }
         let place = scene.rng.below(scene.flows.len());
@@ -309,8 +312,7 @@ impl Shape {
             Edit::DeleteService => {
                 scene.gone.push(service);
                 scene.command(format!("ipvsadm -D {name}"))?;
-                scene.pause();
-                return Ok(());
+                return scene.pause();
             }
             // Where time is real, nobody knows what the kernel has summed up.
             Edit::Zero if !scene.timed => None,
@@ -327,7 +329,7 @@ impl Shape {
             Some(line) => {
                 scene.command(line)?;
                 if edit == Edit::DeleteServer {
-                    scene.pause();
+                    return scene.pause();
                 }
                 Ok(())
             }

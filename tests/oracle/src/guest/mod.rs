@@ -16,6 +16,7 @@ use nix::unistd::Pid;
 
 use crate::job::{Job, MARK, Pace, QUIT, Transcript};
 
+mod qemu;
 mod uml;
 
 use crate::options::Kind;
@@ -24,6 +25,7 @@ use crate::options::Kind;
 pub(crate) fn is_missing(kind: Kind) -> Option<String> {
     match kind {
         Kind::Uml => uml::is_missing(),
+        Kind::Qemu => qemu::is_missing(),
     }
 }
 
@@ -31,6 +33,7 @@ pub(crate) fn is_missing(kind: Kind) -> Option<String> {
 pub(crate) fn start(kind: Kind) -> Result<Guest> {
     match kind {
         Kind::Uml => uml::start(),
+        Kind::Qemu => qemu::start(),
     }
 }
 
@@ -47,14 +50,26 @@ pub(crate) struct Guest {
     said: Receiver<String>,
     /// What the console said last, for when things go wrong.
     last: Vec<String>,
+    /// What goes when it does.
     folder: PathBuf,
-    jobs: u64,
+    /// Where its jobs are.
+    jobs: PathBuf,
+    count: u64,
+    /// Whether it is stopped while it has nothing to do: with virtual time it would run through
+    /// the years as fast as it can.
+    rests: bool,
 }
 
 impl Guest {
     /// Starts `program`, whose standard streams are the console of a guest that
-    /// finds its jobs in `folder`.
-    fn start(program: &str, args: &[String], folder: PathBuf) -> Result<Self> {
+    /// finds its jobs in `jobs`; `folder` goes with it.
+    fn start(
+        program: &str,
+        args: &[String],
+        folder: PathBuf,
+        jobs: PathBuf,
+        rests: bool,
+    ) -> Result<Self> {
         // It is killed when this thread ends, however it ends.
         let mut command = Namespace::current("home")?.command(program)?;
         command.args(args);
@@ -70,8 +85,10 @@ impl Guest {
                 }
             }
         });
-        let mut guest = Self { child, console, said, last: Vec::new(), folder, jobs: 0 };
+        let last = Vec::new();
+        let mut guest = Self { child, console, said, last, folder, jobs, count: 0, rests };
         guest.hear("ready", START)?;
+        guest.signal_at_rest(Signal::SIGSTOP);
         Ok(guest)
     }
 
@@ -83,21 +100,37 @@ impl Guest {
         sums: bool,
         patience: Duration,
     ) -> Result<Vec<Transcript>> {
-        self.jobs += 1;
-        let number = self.jobs;
-        let file = |kind: &str| self.folder.join(format!("{number}.{kind}"));
+        self.count += 1;
+        let number = self.count;
+        let file = |kind: &str| self.jobs.join(format!("{number}.{kind}"));
         let (job, done) = (file("job"), file("done"));
         let asked = Job { cases: cases.to_vec(), pace, sums };
         fs::write(&job, serde_json::to_vec(&asked)?)?;
         let console = self.console.as_mut().context("the guest is off")?;
         writeln!(console, "job {number}")?;
         console.flush()?;
+        self.signal_at_rest(Signal::SIGCONT);
         self.hear(&format!("done {number}"), patience)?;
+        self.signal_at_rest(Signal::SIGSTOP);
         let transcripts: Vec<Transcript> = serde_json::from_slice(&fs::read(&done)?)?;
         ensure!(transcripts.len() == cases.len(), "the guest lost scenarios");
         fs::remove_file(job)?;
         fs::remove_file(done)?;
         Ok(transcripts)
+    }
+
+    /// Stops the guest, or has it go on, if it rests without a job.
+    fn signal_at_rest(&self, signal: Signal) {
+        if self.rests {
+            self.signal(signal);
+        }
+    }
+
+    /// If it has ended, there is nothing to signal. It is the leader of a group of its own.
+    fn signal(&self, signal: Signal) {
+        if let Ok(group) = i32::try_from(self.child.id()) {
+            let _ = killpg(Pid::from_raw(group), signal);
+        }
     }
 
     /// Waits for the agent to say `wanted`.
@@ -135,6 +168,7 @@ impl Drop for Guest {
             // If nobody listens, it is killed below.
             drop(writeln!(console, "{QUIT}"));
         }
+        self.signal_at_rest(Signal::SIGCONT);
         let deadline = Instant::now() + END;
         while Instant::now() < deadline {
             if !matches!(self.child.try_wait(), Ok(None)) {
@@ -142,10 +176,7 @@ impl Drop for Guest {
             }
             thread::sleep(Duration::from_millis(50));
         }
-        // If it has ended, there is nothing to kill. It is the leader of a group of its own.
-        if let Ok(group) = i32::try_from(self.child.id()) {
-            let _ = killpg(Pid::from_raw(group), Signal::SIGKILL);
-        }
+        self.signal(Signal::SIGKILL);
         drop(self.child.kill());
         drop(self.child.wait());
         drop(fs::remove_dir_all(&self.folder));

@@ -27,5 +27,5 @@ pub(crate) fn start() -> Result<Guest> {
     let mut args: Vec<String> = args.into_iter().map(str::to_owned).collect();
     args.push(format!("init={}", agent.display()));
     args.push(format!("{FOLDER}={}", folder.display()));
-    Guest::start(PROGRAM, &args, folder)
+    Guest::start(PROGRAM, &args, folder.clone(), folder, false)
 }

@@ -1,5 +1,5 @@
-//! The guest's kernel, and its initial file system: programs with their
-//! libraries, modules, and the script that is its first process.
+//! The guest's initial file system: programs with their libraries, modules,
+//! and the first process.
 
 use std::fs;
 use std::os::unix::fs::PermissionsExt as _;
@@ -8,69 +8,32 @@ use std::process::Command;
 
 use anyhow::{Context as _, Result};
 
-use super::guest::ENDED;
+use crate::kernel::Kernel;
 use crate::run::{output, run};
-
-/// Debian's package that depends on its newest kernel.
-const PACKAGE: &str = "linux-image-amd64";
-
-/// A kernel of Debian's, unpacked and not installed.
-#[derive(Debug)]
-pub(super) struct Kernel {
-    /// Its release, as `uname -r` says it.
-    pub(super) release: String,
-    /// The bootable image.
-    pub(super) image: PathBuf,
-    /// The folder that holds `lib/modules`.
-    root: PathBuf,
-}
-
-/// The kernel, downloaded into `home` if it is not there yet.
-pub(super) fn kernel(home: &Path) -> Result<Kernel> {
-    let depends = output(Command::new("apt-cache").args(["depends", PACKAGE]))?;
-    let package = depends
-        .lines()
-        .find_map(|line| line.trim().strip_prefix("Depends: "))
-        .with_context(|| format!("Debian's {PACKAGE} is not known: run `apt-get update`"))?;
-    let release = package.trim_start_matches("linux-image-").to_owned();
-    let root = home.join("kernel");
-    let image = root.join(format!("boot/vmlinuz-{release}"));
-    if !image.exists() {
-        fs::create_dir_all(&root)?;
-        run(Command::new("apt-get").args(["download", "--quiet=2", package]).current_dir(home))?;
-        let archives: Vec<PathBuf> = fs::read_dir(home)?
-            .filter_map(|entry| Some(entry.ok()?.path()))
-            .filter(|path| path.to_string_lossy().contains(&format!("/{package}_")))
-            .collect();
-        let archive = archives.first().context("no package was downloaded")?;
-        run(Command::new("dpkg").arg("-x").arg(archive).arg(&root))?;
-        run(Command::new("depmod").arg("-b").arg(&root).arg(&release))?;
-    }
-    Ok(Kernel { release, image, root })
-}
 
 /// A folder that becomes the guest's file system.
 #[derive(Debug)]
-pub(super) struct Image {
+pub struct Image {
     root: PathBuf,
-    /// Modules in the order in which they are to be loaded.
+    /// Where modules are in the guest, in the order in which they are to be loaded.
     modules: Vec<String>,
 }
 
 impl Image {
-    /// An empty one.
-    pub(super) fn new(root: PathBuf) -> Result<Self> {
+    /// An empty one; whatever is in the folder goes.
+    pub fn new(root: PathBuf) -> Result<Self> {
         if root.exists() {
             fs::remove_dir_all(&root)?;
         }
-        for folder in ["bin", "dev", "modules", "proc", "run", "sys", "tmp"] {
+        for folder in ["bin", "dev", "proc", "run", "sys", "tmp"] {
             fs::create_dir_all(root.join(folder))?;
         }
         Ok(Self { root, modules: Vec::new() })
     }
 
-    /// Puts the modules in, with those that they need, each once.
-    pub(super) fn modules(&mut self, kernel: &Kernel, names: &[&str]) -> Result<()> {
+    /// Puts the modules in, with those that they need, each once, and the index by
+    /// which they are found.
+    pub fn modules(&mut self, kernel: &Kernel, names: &[&str]) -> Result<()> {
         for name in names {
             let lines = output(Command::new("modprobe").arg("-d").arg(&kernel.root).args([
                 "-S",
@@ -80,22 +43,36 @@ impl Image {
             ]))?;
             for path in lines.lines().filter_map(|line| line.trim().strip_prefix("insmod ")) {
                 let path = Path::new(path.trim());
-                let file = path.file_name().context("a module without a name")?;
-                let file = file.to_string_lossy().into_owned();
-                if !self.modules.contains(&file) {
-                    fs::copy(path, self.root.join("modules").join(&file))?;
-                    self.modules.push(file);
+                let place = path.strip_prefix(&kernel.root).context("a module of elsewhere")?;
+                let place = place.to_string_lossy().into_owned();
+                if !self.modules.contains(&place) {
+                    self.put(path, &place)?;
+                    self.modules.push(place);
                 }
             }
         }
+        let index = format!("lib/modules/{}/modules.dep", kernel.release);
+        self.put(&kernel.root.join(&index), &index)
+    }
+
+    /// The commands of a shell that load all modules.
+    pub fn loading(&self) -> String {
+        // Names of modules hold no blanks.
+        format!("for module in {}; do insmod /$module; done\n", self.modules.join(" "))
+    }
+
+    /// Copies a file to a place.
+    fn put(&self, path: &Path, place: &str) -> Result<()> {
+        let place = self.root.join(place);
+        fs::create_dir_all(place.parent().unwrap_or(&self.root))?;
+        fs::copy(path, &place).with_context(|| format!("cannot copy {}", path.display()))?;
         Ok(())
     }
 
     /// Puts a program in, under another name, with its libraries where they
     /// are here.
-    pub(super) fn program(&self, path: &Path, name: &str) -> Result<()> {
-        fs::copy(path, self.root.join("bin").join(name))
-            .with_context(|| format!("cannot copy {}", path.display()))?;
+    pub fn program(&self, path: &Path, name: &str) -> Result<()> {
+        self.put(path, &format!("bin/{name}"))?;
         // A static one makes `ldd` fail, and has none.
         let Ok(listed) = Command::new("ldd").arg(path).output() else { return Ok(()) };
         for library in libraries(&String::from_utf8_lossy(&listed.stdout)) {
@@ -105,36 +82,37 @@ impl Image {
     }
 
     /// Puts a file or folder in, under the path that it has here.
-    pub(super) fn copy(&self, path: &Path) -> Result<()> {
+    pub fn copy(&self, path: &Path) -> Result<()> {
         let place = self.root.join(path.strip_prefix("/").unwrap_or(path));
         fs::create_dir_all(place.parent().unwrap_or(&self.root))?;
         // What a link leads to, not the link.
         run(Command::new("cp").arg("-rLf").arg(path).arg(&place))
     }
 
-    /// Writes the first process: it sets the machine up, runs `script` and
-    /// powers off with the status in `$failed`.
-    pub(super) fn init(&self, script: &str) -> Result<()> {
-        // Names of modules hold no blanks.
-        let modules = self.modules.join(" ");
+    /// Writes the first process: a script of busybox, with its programs, in which file systems
+    /// are mounted and modules loaded before it does what `text` says.
+    pub fn script(&self, text: &str) -> Result<()> {
         let text = format!(
             "#!/bin/busybox sh\n\
              export PATH=/bin HOME=/tmp LC_ALL=C\n\
              /bin/busybox --install -s /bin 2>/dev/null\n\
              mount -t proc proc /proc; mount -t sysfs sys /sys; mount -t devtmpfs dev /dev\n\
-             mount -t bpf bpf /sys/fs/bpf\n\
-             for module in {modules}; do insmod /modules/$module; done\n\
-             ip link set lo up\n\
-             {script}echo {ENDED}$failed\n\
-             poweroff -f\n"
+             {}{text}",
+            self.loading()
         );
         let path = self.root.join("init");
         fs::write(&path, text)?;
         Ok(fs::set_permissions(&path, fs::Permissions::from_mode(0o755))?)
     }
 
+    /// Makes a program the first process. It finds no file system mounted and no module loaded.
+    pub fn first(&self, path: &Path) -> Result<()> {
+        self.program(path, "first")?;
+        Ok(std::os::unix::fs::symlink("bin/first", self.root.join("init"))?)
+    }
+
     /// Packs the folder; returns where the archive is.
-    pub(super) fn pack(&self, archive: &Path) -> Result<PathBuf> {
+    pub fn pack(&self, archive: &Path) -> Result<PathBuf> {
         let script = "find . | busybox cpio -o -H newc | gzip -1 > \"$0\"";
         run(Command::new("sh")
             .args(["-c", script])
