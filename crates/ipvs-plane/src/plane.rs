@@ -4,6 +4,7 @@ use core::time::Duration;
 
 use ipvs_core::snapshot::Control;
 
+use crate::measure::{Ground, Measures};
 use crate::rtnetlink::Neighbour;
 
 /// A data plane that is driven by a daemon.
@@ -40,6 +41,12 @@ pub trait Plane: Control + Send {
 
     /// Ends the connections that are due now.
     fn sweep(&mut self);
+
+    /// Counters whatever the zero point, loads, and how full the tables are.
+    fn measure(&mut self) -> Measures;
+
+    /// Interfaces, and what the plane takes of the kernel.
+    fn ground(&mut self) -> Ground;
 
     /// Packets by reason, those that were never counted left out.
     fn reasons(&mut self) -> Vec<(ipvs_core::verdict::Reason, u64)>;

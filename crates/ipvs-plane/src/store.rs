@@ -97,8 +97,8 @@ pub struct Account {
     pub zero: Counters,
     /// A destination's last weight that was not zero, or the weight it was added with.
     pub last_weight: u32,
-    /// Zero.
-    pub reserved: u32,
+    /// Of all services: how often a daemon has taken over the tables.
+    pub adoptions: u32,
 }
 
 /// Whose account.

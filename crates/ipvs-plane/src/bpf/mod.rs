@@ -4,6 +4,7 @@
 //! * [`object`] loads the programs, pins them, and finds them again.
 //! * [`attach`] puts them on interfaces.
 //! * [`door`] is a pair of interfaces between the host's stack and the plane.
+//! * `ground` says what is taken of the kernel.
 //! * `lead` has the host route packets to the door, past its firewall.
 //! * `neighbours` has the kernel keep those resolved that destinations are reached by.
 //! * `slow` is a thread that does what the programs cannot.
@@ -14,6 +15,7 @@
 pub mod attach;
 pub mod door;
 mod error;
+mod ground;
 mod lead;
 mod mapped;
 mod neighbours;
@@ -49,6 +51,7 @@ use self::route_mtu::RouteMtus;
 use self::slow::SlowPath;
 use self::store::BpfStore;
 use crate::firewall::{self, Firewall, Way};
+use crate::measure::{Ground, Measures};
 use crate::plane::Plane;
 use crate::registry::Registry;
 use crate::rtnetlink::{Neighbour, NeighbourState, Rtnetlink};
@@ -447,6 +450,20 @@ impl Plane for BpfPlane {
 
     fn sweep(&mut self) {
         self.registry.store_mut().sweep();
+    }
+
+    fn measure(&mut self) -> Measures {
+        self.registry.measure()
+    }
+
+    fn ground(&mut self) -> Ground {
+        Ground {
+            plane: "bpf",
+            interfaces: self.attached.iter().map(ground::interface).collect(),
+            programs: ground::programs(&self.pins),
+            maps: ground::maps(&self.pins),
+            neighbours: Some(self.neighbours.count()),
+        }
     }
 
     fn reasons(&mut self) -> Vec<(Reason, u64)> {

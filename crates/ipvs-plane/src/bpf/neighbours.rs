@@ -106,14 +106,19 @@ impl Neighbours {
         }
     }
 
+    /// How many are kept resolved, and how many are not.
+    pub(super) fn count(&self) -> [u64; 2] {
+        let kept = self.used.values().filter(|used| used.kept).count();
+        [kept as u64, (self.used.len() - kept) as u64]
+    }
+
     /// A line for what an administrator should know.
     pub(super) fn report(&self) -> Option<String> {
-        let left = self.used.values().filter(|used| !used.kept).count();
+        let [kept, left] = self.count();
         (left > 0).then(|| {
             format!(
                 "{left} neighbours of destinations are resolved once they are needed; \
-                 {} are kept resolved",
-                self.used.len() - left
+                 {kept} are kept resolved"
             )
         })
     }

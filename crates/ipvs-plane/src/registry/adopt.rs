@@ -18,7 +18,7 @@ use super::marks::Marks;
 use super::own::Own;
 use super::trash::Trash;
 use super::{Entry, Registry, Run};
-use crate::store::Store;
+use crate::store::{Owner, Store};
 
 /// What was found in the tables.
 #[derive(Debug, Default)]
@@ -120,6 +120,15 @@ impl<S: Store> Registry<S> {
         };
         registry.adopt_owned();
         registry.begin_estimates();
+        registry.count_adoption();
         registry
+    }
+
+    fn count_adoption(&mut self) {
+        let mut account = self.store.account(Owner::Total);
+        account.adoptions = account.adoptions.wrapping_add(1);
+        if let Err(error) = self.store.put_account(Owner::Total, &account) {
+            tracing::warn!(%error, "that the tables were taken over is not counted");
+        }
     }
 }

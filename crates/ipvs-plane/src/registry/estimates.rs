@@ -103,6 +103,11 @@ impl<S: Store> Registry<S> {
         (estimator.summed().since(zero), estimator.rates())
     }
 
+    /// What was counted at the last look, whatever the zero point.
+    pub(super) fn counted(&mut self, owner: Owner) -> Counters {
+        self.estimates.of(owner).summed()
+    }
+
     /// Makes what is shown of a service and its destinations zero.
     pub(super) fn zero_service(&mut self, entry: &Entry) -> Result<(), S::Error> {
         for id in &entry.dests {

@@ -13,6 +13,7 @@ mod deleted;
 mod estimates;
 mod ids;
 mod marks;
+mod measure;
 mod own;
 mod sources;
 mod status;

@@ -83,7 +83,7 @@ pub(super) fn add_dest(port: u16, number: u8) -> Command {
     Command::AddDest(service(port), dest(number), spec)
 }
 
-fn id_of(registry: &Tested, number: u8) -> Option<DestId> {
+pub(super) fn id_of(registry: &Tested, number: u8) -> Option<DestId> {
     registry.listed_dests().find(|(_, listed)| listed.key == dest(number)).map(|(id, _)| id)
 }
 
@@ -93,13 +93,13 @@ fn refer_to(registry: &Tested, id: DestId, active: u32) {
 }
 
 /// Two seconds, after which statistics are made anew.
-fn pass_interval(registry: &mut Tested) {
+pub(super) fn pass_interval(registry: &mut Tested) {
     let clock = &registry.store().host.0;
     clock.set(clock.get().after(Millis(2_000)));
     registry.tick();
 }
 
-fn pass_time(registry: &mut Tested, minutes: u32) {
+pub(super) fn pass_time(registry: &mut Tested, minutes: u32) {
     for _ in 0..minutes {
         let clock = &registry.store().host.0;
         clock.set(clock.get().after(Millis(60_000)));
@@ -281,7 +281,7 @@ fn rebind(scheduler: &str) -> Command {
 }
 
 /// What a new daemon finds of the only service.
-fn found(registry: &Tested) -> Found {
+pub(super) fn found(registry: &Tested) -> Found {
     let record = *registry.store().service(&service(80)).unwrap();
     let dests = registry.listed_dests().map(|(id, dest)| (id, *dest)).collect();
     let list = registry.services.get(&service(80)).unwrap().dests.clone();

@@ -38,6 +38,7 @@ use ipvs_core::verdict::Reason;
 use rustix::event::{EventfdFlags, eventfd};
 
 use crate::firewall::{self, Firewall, Way};
+use crate::measure::{Ground, Interface, Measures};
 use crate::plane::Plane;
 use crate::rtnetlink::Neighbour;
 use crate::store::{Limits, Store as _};
@@ -291,6 +292,18 @@ impl Plane for UserPlane {
 
     fn sweep(&mut self) {
         self.ask(|worker| worker.registry.store_mut().sweep());
+    }
+
+    fn measure(&mut self) -> Measures {
+        self.ask(|worker| worker.registry.measure()).unwrap_or_default()
+    }
+
+    fn ground(&mut self) -> Ground {
+        let (ports, _) = self.ports_and_families();
+        let reason = || "by a packet socket with a ring".to_owned();
+        let port = |name| Interface { name, mode: "user", reason: reason() };
+        let interfaces = ports.into_iter().map(port).collect();
+        Ground { plane: "user", interfaces, ..Ground::default() }
     }
 
     fn reasons(&mut self) -> Vec<(Reason, u64)> {
