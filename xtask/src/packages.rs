@@ -8,7 +8,7 @@ use crate::run::{exists, run, say};
 type Driven = (&'static str, &'static str);
 
 /// Those that tests start.
-const DRIVEN: [Driven; 16] = [
+const DRIVEN: [Driven; 17] = [
     ("nginx", "nginx-light"),
     ("curl", "curl"),
     ("wrk", "wrk"),
@@ -25,6 +25,7 @@ const DRIVEN: [Driven; 16] = [
     ("ipvsadm", "ipvsadm"),
     ("keepalived", "keepalived"),
     ("ldirectord", "ldirectord"),
+    ("prometheus", "prometheus"),
 ];
 
 /// Installs what is missing, if this is Debian and we may; returns the

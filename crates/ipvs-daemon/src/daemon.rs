@@ -1,6 +1,7 @@
 //! The daemon: waits for clients, news, signals and the next second, and deals
 //! with each in turn.
 
+use std::net::SocketAddr;
 use std::os::fd::AsFd as _;
 use std::time::{Duration, Instant};
 
@@ -12,6 +13,7 @@ use rustix::io::Errno;
 use crate::director::{Director, Driven};
 use crate::host::{Host, News};
 use crate::listener::Listener;
+use crate::metrics::Metrics;
 use crate::peer::{Peer, Stay};
 use crate::rights::Rights;
 use crate::{DaemonError, Options, start};
@@ -31,6 +33,7 @@ pub struct Daemon {
     rights: Rights,
     peers: Vec<Peer>,
     host: Option<Host>,
+    metrics: Option<Metrics>,
     signals: SignalFd,
     next_tick: Instant,
     /// The plane has put work off.
@@ -50,6 +53,8 @@ impl Daemon {
         let signals = receive_signals()?;
         let rights = Rights::find(options.group.as_deref(), &options.readers)?;
         let mut listener = Listener::claim(&options.socket, &rights)?;
+        // Before the plane is touched: it may be in vain.
+        let metrics = options.metrics.map(serve_metrics).transpose()?;
         let mut director = start::start(options)?;
         let now = Instant::now();
         director.resume_trial(&options.socket, now);
@@ -67,6 +72,7 @@ impl Daemon {
             rights,
             peers,
             host,
+            metrics,
             signals,
             next_tick,
             has_more: true,
@@ -83,6 +89,9 @@ impl Daemon {
             self.serve_peers(&ready.peers, now);
             if ready.listener {
                 self.accept(now);
+            }
+            if let Some(metrics) = self.metrics.as_ref().filter(|_| ready.metrics) {
+                metrics.answer(&mut self.director);
             }
             self.look_after(ready.host, now)?;
         }
@@ -104,6 +113,8 @@ impl Daemon {
             PollFd::from_borrowed_fd(self.listener.as_fd(), listener),
         ];
         fds.extend(self.host.iter().map(|host| PollFd::new(host, PollFlags::IN)));
+        let after_host = fds.len();
+        fds.extend(self.metrics.iter().map(|metrics| PollFd::new(metrics, PollFlags::IN)));
         let first_peer = fds.len();
         fds.extend(self.peers.iter().map(|peer| PollFd::new(peer, peer.interest())));
         let deadline = self.host.as_ref().and_then(Host::deadline);
@@ -123,6 +134,7 @@ impl Daemon {
         Ok(Some(Ready {
             listener: is_ready(1),
             host: self.host.is_some() && is_ready(2),
+            metrics: self.metrics.is_some() && is_ready(after_host),
             peers: (first_peer..fds.len()).map(is_ready).collect(),
         }))
     }
@@ -206,7 +218,15 @@ impl Daemon {
 struct Ready {
     listener: bool,
     host: bool,
+    metrics: bool,
     peers: Vec<bool>,
+}
+
+fn serve_metrics(address: SocketAddr) -> Result<Metrics, DaemonError> {
+    let failed = |source| DaemonError::Metrics { address, source };
+    let (metrics, address) = Metrics::listen(address).map_err(failed)?;
+    tracing::info!("metrics at http://{address}/metrics");
+    Ok(metrics)
 }
 
 /// Has the signals that end a daemon come by a descriptor.

@@ -1,6 +1,7 @@
 //! Why a daemon does not start, or cannot go on.
 
 use std::io;
+use std::net::SocketAddr;
 use std::path::PathBuf;
 
 use ipvs_plane::{bpf, user};
@@ -25,6 +26,17 @@ pub enum DaemonError {
     Socket {
         /// Where.
         path: PathBuf,
+        /// Why.
+        source: io::Error,
+    },
+    /// Metrics cannot be served.
+    #[error(
+        "cannot serve metrics at {address}: {source}; choose an address of this host and a \
+         free port with --metrics"
+    )]
+    Metrics {
+        /// Where.
+        address: SocketAddr,
         /// Why.
         source: io::Error,
     },

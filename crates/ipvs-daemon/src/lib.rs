@@ -2,7 +2,8 @@
 //!
 //! [`Daemon::start`] makes a plane, or takes over the one that an earlier
 //! daemon left pinned, and opens the socket; [`Daemon::run`] answers on it
-//! until a signal comes. One thread does all of it: the packets go another way.
+//! until a signal comes. One thread does all of it: the packets go another way. Metrics
+//! are written and served by a second one, which asks the first for what it knows.
 //!
 //! ```no_run
 //! use ipvs_daemon::{Daemon, Options};
@@ -20,6 +21,7 @@ mod director;
 mod error;
 mod host;
 mod listener;
+mod metrics;
 mod options;
 mod peer;
 mod pins;

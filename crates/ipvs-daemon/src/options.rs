@@ -1,5 +1,6 @@
 //! What a daemon is started with.
 
+use std::net::SocketAddr;
 use std::path::PathBuf;
 
 use ipvs_plane::bpf::AttachMode;
@@ -46,6 +47,8 @@ pub struct Options {
     pub group: Option<String>,
     /// Who else may read it.
     pub readers: Readers,
+    /// Where metrics are served by HTTP, to everybody who gets there.
+    pub metrics: Option<SocketAddr>,
 }
 
 impl Default for Options {
@@ -59,6 +62,7 @@ impl Default for Options {
             ftp_ports: None,
             group: None,
             readers: Readers::None,
+            metrics: None,
         }
     }
 }

@@ -1,5 +1,6 @@
 //! The command lines of the director's process.
 
+use std::net::SocketAddr;
 use std::path::PathBuf;
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
@@ -97,6 +98,10 @@ pub(super) struct Daemon {
     /// Members of this group may read the configuration, or `all` may
     #[arg(long, value_name = "NAME|all", value_parser = readers)]
     readers: Option<Readers>,
+    /// Serve metrics for Prometheus by HTTP, at /metrics of this address, to everybody who gets
+    /// there: one of loopback, or of a network for such things; not served unless given
+    #[arg(long, value_name = "ADDRESS:PORT")]
+    metrics: Option<SocketAddr>,
     /// Write "ready" and a newline to this descriptor, a pipe, once clients are answered
     #[arg(long, value_name = "FD")]
     pub(super) ready_fd: Option<u32>,
@@ -117,6 +122,7 @@ impl From<Daemon> for Options {
             ftp_ports,
             group,
             readers,
+            metrics,
             ..
         } = options;
         // An edit of a list takes new places before it gives back the old.
@@ -124,7 +130,8 @@ impl From<Daemon> for Options {
         let limits =
             Limits { conns: connections, dests: destinations, members, ..Limits::default() };
         let readers = readers.unwrap_or_default();
-        Self { plane: plane.into(), socket, pins, interfaces, limits, ftp_ports, group, readers }
+        let plane = plane.into();
+        Self { plane, socket, pins, interfaces, limits, ftp_ports, group, readers, metrics }
     }
 }
 

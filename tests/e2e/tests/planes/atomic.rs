@@ -15,14 +15,14 @@ use nix::sys::socket::{MsgFlags, recv, send};
 
 use crate::api::{connected, message_of, request_to_add};
 
-/// Services with ten destinations each.
-fn lines(services: u32) -> String {
+/// Services with so many destinations each.
+pub(crate) fn lines(services: u32, dests: u32) -> String {
     let mut lines = String::new();
     for service in 0..services {
         let at = format!("-t 10.{}.{}.1:80", 100 + service / 250, service % 250);
         // What a string takes is no failure.
         let _ = writeln!(lines, "-A {at} -s wlc");
-        for server in 1..=10 {
+        for server in 1..=dests {
             let _ = writeln!(lines, "-a {at} -r 10.1.{}.{server}:80 -g -w 1", service % 250);
         }
     }
@@ -33,7 +33,7 @@ pub(crate) fn restore(plane: Plane) -> Result<()> {
     let bed = Bed::new(plane, 1)?;
     bed.ipvsadm("-A -t 192.0.2.100:80 -s rr")?;
     let before = bed.ipvsadm("-Sn")?;
-    let many = lines(300);
+    let many = lines(300, 10);
     let wrong = format!("{many}-d -t 192.0.2.100:80 -r 10.1.0.11\n");
     let refused = bed.ipvsadm_reading("-R --atomic", &wrong)?;
     let said = String::from_utf8_lossy(&refused.stderr).into_owned();

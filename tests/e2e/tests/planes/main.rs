@@ -17,6 +17,7 @@ mod ftp;
 mod host;
 mod htb;
 mod malformed;
+mod metrics;
 mod netfilter;
 mod sctp;
 mod start;
@@ -130,6 +131,9 @@ const TESTS: &[Test] = &[
     ("a_flood_of_malformed_messages_changes_nothing", &[], USER, api::flood),
     ("two_hundred_clients_are_served_at_once", &[], USER, api::many_clients),
     ("rights_go_by_user_and_group", api::NEEDS_OTHER_USER, BPF, api::rights),
+    ("prometheus_scrapes_what_the_director_does", metrics::NEEDS, &PLANES, metrics::scraped),
+    ("metrics_are_served_while_services_are_restored", &[], &PLANES, metrics::while_restoring),
+    ("metrics_need_an_address_of_their_own", &[], BPF, metrics::address_in_use),
     ("one_daemon_at_a_time", &[], &PLANES, start::one_at_a_time),
     ("an_unprivileged_daemon_says_what_it_lacks", &[], BPF, start::no_rights),
     ("auto_takes_the_other_plane_and_says_why", &["setpriv"], BPF, start::auto_falls_back),
