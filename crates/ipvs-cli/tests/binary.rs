@@ -427,3 +427,22 @@ fn path(world: &World, name: &str) -> String {
     let path: &Path = &world.folder.join(name);
     path.display().to_string()
 }
+
+#[test]
+fn a_log_in_json_has_an_object_in_each_line_and_the_failure_in_the_last() {
+    let world = World::new("json-log");
+    fs::write(world.socket(), "no socket").expect("a file");
+    let args = ["daemon", "--plane", "user", "-v", "--log-format", "json"];
+    let output = world.run("ipvs", &args, "");
+    assert_eq!(output.status.code(), Some(1));
+    let log = String::from_utf8(output.stderr).expect("text");
+    let objects: Vec<serde_json::Value> =
+        log.lines().map(|line| serde_json::from_str(line).expect(line)).collect();
+    let last = objects.last().expect("a line");
+    assert_eq!(last["level"], "ERROR", "{log}");
+    assert!(last["message"].as_str().is_some_and(|it| it.contains("is no socket")), "{log}");
+    assert!(objects.iter().all(|object| object["timestamp"].is_string()), "{log}");
+    let output = world.run("ipvs", &["daemon", "--plane", "user"], "");
+    let log = String::from_utf8(output.stderr).expect("text");
+    assert!(log.starts_with("ipvs daemon: ") && log.contains("is no socket"), "{log}");
+}

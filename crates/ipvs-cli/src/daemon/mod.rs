@@ -17,7 +17,7 @@ use ipvs_daemon::Daemon;
 use tracing::Level;
 
 pub(crate) use self::options::Plane;
-use self::options::{Cli, Task};
+use self::options::{Cli, LogFormat, Task};
 
 /// Runs the command line `ipvs SUBCOMMAND …`, the program's name first.
 pub fn run(args: Vec<OsString>) -> ExitCode {
@@ -37,8 +37,16 @@ pub fn run(args: Vec<OsString>) -> ExitCode {
     };
     match task {
         Task::Daemon(options) => {
-            log_to_stderr(if options.verbose { Level::DEBUG } else { Level::INFO });
-            said("ipvs daemon", daemon(options))
+            let format = options.log_format;
+            log_to_stderr(if options.verbose { Level::DEBUG } else { Level::INFO }, format);
+            match (format, daemon(options)) {
+                // Whoever reads the log as JSON reads this, too.
+                (LogFormat::Json, Err(error)) => {
+                    tracing::error!("{error}");
+                    ExitCode::FAILURE
+                }
+                (_, outcome) => said("ipvs daemon", outcome),
+            }
         }
         Task::Detach(options) => said("ipvs detach", ipvs_daemon::detach(&options.pins)),
         Task::Status(options) => said("ipvs status", status::show(&options.socket)),
@@ -87,11 +95,11 @@ fn said<E: std::fmt::Display>(task: &str, result: Result<(), E>) -> ExitCode {
     ExitCode::FAILURE
 }
 
-fn log_to_stderr(level: Level) {
-    tracing_subscriber::fmt()
-        .with_writer(io::stderr)
-        .with_ansi(io::stderr().is_terminal())
-        .with_max_level(level)
-        .with_target(false)
-        .init();
+fn log_to_stderr(level: Level, format: LogFormat) {
+    let log =
+        tracing_subscriber::fmt().with_writer(io::stderr).with_max_level(level).with_target(false);
+    match format {
+        LogFormat::Text => log.with_ansi(io::stderr().is_terminal()).init(),
+        LogFormat::Json => log.json().flatten_event(true).init(),
+    }
 }

@@ -65,6 +65,15 @@ impl From<Plane> for PlaneChoice {
     }
 }
 
+/// A form of the log.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub(super) enum LogFormat {
+    /// Lines for people
+    Text,
+    /// An object a line, with timestamp, level, message and what belongs to it
+    Json,
+}
+
 #[derive(Debug, Args)]
 pub(super) struct Daemon {
     /// Data plane
@@ -108,6 +117,9 @@ pub(super) struct Daemon {
     /// Say more of what happens
     #[arg(short, long)]
     pub(super) verbose: bool,
+    /// How the log is written to stderr
+    #[arg(long, value_enum, default_value_t = LogFormat::Text)]
+    pub(super) log_format: LogFormat,
 }
 
 impl From<Daemon> for Options {

@@ -1,6 +1,6 @@
 //! Daemons that do not start, and what they say.
 
-use std::io::{BufRead as _, BufReader};
+use std::io::{BufRead as _, BufReader, Seek as _, SeekFrom};
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::time::Duration;
@@ -26,6 +26,28 @@ pub(crate) fn one_at_a_time(plane: Plane) -> Result<()> {
         ensure!(words.contains("another daemon drives what is pinned"), "{words}");
     }
     ensure!(bed.ipvsadm("-Ln")?.contains("IP Virtual Server"), "the first still answers");
+    Ok(())
+}
+
+pub(crate) fn json_log(plane: Plane) -> Result<()> {
+    let mut bed = Bed::new(plane, 1)?;
+    bed.end_daemon()?;
+    let log = bed.folder.path().join("daemon.log");
+    let before = std::fs::metadata(&log)?.len();
+    bed.daemon_options = ["--log-format", "json"].map(str::to_owned).into();
+    bed.start_daemon()?;
+    bed.end_daemon()?;
+    let mut file = std::fs::File::open(&log)?;
+    file.seek(SeekFrom::Start(before))?;
+    let mut messages = Vec::new();
+    for line in BufReader::new(file).lines() {
+        let line = line?;
+        let object: serde_json::Value = serde_json::from_str(&line).context(line)?;
+        messages.push(object["message"].as_str().context("no message")?.to_owned());
+    }
+    for begin in ["listening on ", "ended"] {
+        ensure!(messages.iter().any(|it| it.starts_with(begin)), "{begin}: {messages:?}");
+    }
     Ok(())
 }
 
