@@ -189,6 +189,23 @@ pub trait Control {
         let _ = each;
     }
 
+    /// Calls `each` for every interface that packets come in by: its name, how they are
+    /// taken from it, and why so.
+    fn interfaces(&mut self, each: &mut dyn FnMut(&str, &str, &str)) {
+        let _ = each;
+    }
+
+    /// Calls `each` for every table that may become full: what it holds, how many there
+    /// are, and how many there may be.
+    fn tables(&mut self, each: &mut dyn FnMut(&str, u64, u64)) {
+        let _ = each;
+    }
+
+    /// Calls `each` for everything that is wrong, with what to do about it.
+    fn problems(&mut self, each: &mut dyn FnMut(&str)) {
+        let _ = each;
+    }
+
     /// Calls `each` for every reason under which packets were counted.
     fn packets_by_reason(&mut self, each: &mut dyn FnMut(Reason, u64)) {
         let _ = each;

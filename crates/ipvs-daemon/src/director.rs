@@ -20,6 +20,7 @@ use ipvs_plane::registry::sync;
 use ipvs_plane::user::UserPlane;
 
 use crate::pins::PinsLock;
+use crate::problems;
 use crate::trial::{Trial, WayBack};
 
 /// One of the two planes.
@@ -257,7 +258,8 @@ impl Control for Director {
     }
 
     fn describe(&mut self, each: &mut dyn FnMut(&str)) {
-        each(&format!("daemon: process {}", std::process::id()));
+        let version = env!("CARGO_PKG_VERSION");
+        each(&format!("daemon: process {}, version {version}", std::process::id()));
         if let Some(trial) = &self.trial {
             let left = trial.left(Instant::now());
             each(&format!(
@@ -265,6 +267,31 @@ impl Control for Director {
             ));
         }
         self.words().iter().for_each(|line| each(line));
+        self.plane().ground().describe(each);
+    }
+
+    fn interfaces(&mut self, each: &mut dyn FnMut(&str, &str, &str)) {
+        for it in self.plane().ground().interfaces {
+            each(&it.name, it.mode, &it.reason);
+        }
+    }
+
+    fn tables(&mut self, each: &mut dyn FnMut(&str, u64, u64)) {
+        for it in self.plane().measure().tables {
+            each(it.name, it.entries, it.capacity);
+        }
+    }
+
+    fn problems(&mut self, each: &mut dyn FnMut(&str)) {
+        let measures = self.plane().measure();
+        let forwards = |family| match self.driven {
+            Driven::Bpf { .. } => problems::forwards(family),
+            // It has the host's forwarding turned off.
+            Driven::User(_) => true,
+        };
+        for problem in problems::of(&measures, forwards) {
+            each(&problem);
+        }
     }
 
     fn packets_by_reason(&mut self, each: &mut dyn FnMut(Reason, u64)) {

@@ -25,6 +25,7 @@ mod metrics;
 mod options;
 mod peer;
 mod pins;
+mod problems;
 mod rights;
 mod start;
 mod trial;

@@ -210,8 +210,18 @@ fn own(
             control.describe(&mut |line| {
                 add(conn::NEW_STATUS, &|writer| status::write_line(writer, line));
             });
+            control.interfaces(&mut |name, mode, why| {
+                add(conn::NEW_STATUS, &|writer| status::write_interface(writer, name, mode, why));
+            });
+            control.tables(&mut |name, entries, capacity| {
+                let write = |writer: &mut _| status::write_table(writer, name, entries, capacity);
+                add(conn::NEW_STATUS, &write);
+            });
             control.packets_by_reason(&mut |reason, packets| {
                 add(conn::NEW_STATUS, &|writer| status::write_packets(writer, reason, packets));
+            });
+            control.problems(&mut |problem| {
+                add(conn::NEW_STATUS, &|writer| status::write_problem(writer, problem));
             });
         }
     }

@@ -17,6 +17,7 @@ use ipvs_core::sync::{SyncDaemon, SyncState};
 use ipvs_core::sysctl;
 use ipvs_core::verdict::Reason;
 use ipvs_netlink::client::LocalTransport;
+use ipvs_netlink::status::Fill;
 use ipvs_netlink::{Client, ClientError, Errno, Info};
 use proptest::prelude::*;
 use support::SmallTable;
@@ -256,6 +257,11 @@ fn the_plane_is_described_in_lines_and_reasons() {
     assert_eq!(status.lines, vec!["eth0: XDP"; 3000]);
     let expect = [("no_service".to_owned(), 7), ("forwarded".to_owned(), u64::MAX)];
     assert_eq!(status.packets, expect);
+    let [interface] = status.interfaces.as_slice() else { panic!("{status:?}") };
+    let shown = [&interface.name, &interface.mode, &interface.why];
+    assert_eq!(shown, ["eth0", "xdp", "a network card"]);
+    let fill = Fill { name: "connections".to_owned(), entries: 3, capacity: 4096 };
+    assert_eq!((status.tables, status.problems), (vec![fill], vec!["no way".to_owned()]));
 }
 
 #[test]

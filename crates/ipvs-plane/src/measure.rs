@@ -76,6 +76,19 @@ pub struct Ground {
     pub neighbours: Option<[u64; 2]>,
 }
 
+impl Ground {
+    /// Calls `each` with a line of words about what is taken of the kernel.
+    pub fn describe(&self, each: &mut dyn FnMut(&str)) {
+        if !self.maps.is_empty() {
+            let octets: u64 = self.maps.iter().map(|(_, octets)| octets).sum();
+            each(&format!("eBPF maps: {} MiB of the kernel's memory", octets >> 20));
+        }
+        for Program { name, tag, .. } in &self.programs {
+            each(&format!("eBPF program {name}: pinned, tag {tag}"));
+        }
+    }
+}
+
 /// An interface that packets come in by.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Interface {

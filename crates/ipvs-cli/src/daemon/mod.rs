@@ -49,7 +49,7 @@ pub fn run(args: Vec<OsString>) -> ExitCode {
             }
         }
         Task::Detach(options) => said("ipvs detach", ipvs_daemon::detach(&options.pins)),
-        Task::Status(options) => said("ipvs status", status::show(&options.socket)),
+        Task::Status(options) => said("ipvs status", status::show(&options)),
         Task::Mark(options) => said("ipvs mark", mark::run(&options)),
         Task::Check(options) => said("ipvs check", config::check(&options)),
         Task::Apply(options) => said("ipvs apply", config::apply(&options)),

@@ -21,7 +21,8 @@ pub(super) enum Task {
     Daemon(Daemon),
     /// Take the eBPF plane off its interfaces and remove it
     Detach(Detach),
-    /// Show how packets get in, and what became of them
+    /// Show how packets get in and why so, what is pinned, how full tables are, what became
+    /// of packets, and what is wrong and what to do about it
     Status(Status),
     /// Rules that give packets a firewall mark where no firewall has seen them
     Mark(super::mark::Mark),
@@ -159,6 +160,9 @@ pub(super) struct Status {
     /// Where the daemon listens
     #[arg(long, value_name = "PATH", env = "IPVS_SOCKET", default_value = DEFAULT_SOCKET)]
     pub(super) socket: PathBuf,
+    /// Show it as one JSON object
+    #[arg(long)]
+    pub(super) json: bool,
 }
 
 /// An interface's name, and behind a colon how to attach to it.

@@ -303,6 +303,18 @@ impl Control for SmallTable {
         4096
     }
 
+    fn interfaces(&mut self, each: &mut dyn FnMut(&str, &str, &str)) {
+        each("eth0", "xdp", "a network card");
+    }
+
+    fn tables(&mut self, each: &mut dyn FnMut(&str, u64, u64)) {
+        each("connections", 3, 4096);
+    }
+
+    fn problems(&mut self, each: &mut dyn FnMut(&str)) {
+        each("no way");
+    }
+
     fn describe(&mut self, each: &mut dyn FnMut(&str)) {
         self.lines.iter().for_each(|line| each(line));
     }

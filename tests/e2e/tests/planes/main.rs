@@ -135,6 +135,7 @@ const TESTS: &[Test] = &[
     ("metrics_are_served_while_services_are_restored", &[], &PLANES, metrics::while_restoring),
     ("metrics_need_an_address_of_their_own", &[], BPF, metrics::address_in_use),
     ("one_daemon_at_a_time", &[], &PLANES, start::one_at_a_time),
+    ("status_says_what_is_wrong_and_what_to_do", &[], &PLANES, start::status),
     ("a_log_in_json_is_json_from_start_to_end", &[], USER, start::json_log),
     ("an_unprivileged_daemon_says_what_it_lacks", &[], BPF, start::no_rights),
     ("auto_takes_the_other_plane_and_says_why", &["setpriv"], BPF, start::auto_falls_back),

@@ -51,6 +51,32 @@ pub(crate) fn json_log(plane: Plane) -> Result<()> {
     Ok(())
 }
 
+pub(crate) fn status(plane: Plane) -> Result<()> {
+    let bed = Bed::new(plane, 1)?;
+    let status = || -> Result<serde_json::Value> {
+        let output = bed.ipvs(&["status", "--json"])?;
+        ensure!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+        Ok(serde_json::from_slice(&output.stdout)?)
+    };
+    let before = status()?;
+    ensure!(before["problems"] == serde_json::json!([]), "{before:#}");
+    let mode = if plane.is_bpf() { "tc" } else { "user" };
+    let interfaces = before["interfaces"].as_array().context("no interfaces")?;
+    ensure!(interfaces.len() == 2 && interfaces.iter().all(|it| it["mode"] == mode), "{before:#}");
+    ensure!(before["tables"][0]["capacity"] == 65536, "{before:#}");
+    let lines = before["lines"].as_array().context("no lines")?;
+    let says = |what: &str| lines.iter().any(|it| it.as_str().is_some_and(|it| it.contains(what)));
+    ensure!(says("version ") && says("ipvs_tc: pinned, tag ") == plane.is_bpf(), "{before:#}");
+    bed.ipvsadm("-A -t 192.0.2.100:80 -s rr")?;
+    let after = status()?;
+    let problem = after["problems"][0].as_str().unwrap_or_default();
+    ensure!(problem.starts_with("service -t 192.0.2.100:80 has no destination"), "{after:#}");
+    bed.ipvsadm("-a -t 192.0.2.100:80 -r 10.1.0.11 -m")?;
+    let words = String::from_utf8(bed.ipvs(&["status"])?.stdout)?;
+    ensure!(words.ends_with("problems: none found\n"), "{words}");
+    Ok(())
+}
+
 /// A daemon with no rights but these, in another place than the bed's.
 fn with_capabilities(bed: &Bed, capabilities: &str, plane: &str, pins: &Path) -> Result<Command> {
     let mut command = bed.lab.director().command(find("setpriv").context("no setpriv")?)?;
