@@ -457,6 +457,18 @@ fn pass(ctx: *mut SkBuff, settings: &Settings) -> i32 {
     unsafe { helpers::bpf_redirect(settings.door, REDIRECT_INGRESS) as i32 }
 }
 
+/// Takes off the VLAN tag, which the stack keeps beside the packet, where that leaves by
+/// another interface: the tag is of the network that it came from.
+#[inline(always)]
+fn leave_tag(ctx: *mut SkBuff, ifindex: u32) {
+    // SAFETY: the context is this program's.
+    unsafe {
+        if (*ctx).vlan_present != 0 && ifindex != (*ctx).ifindex {
+            helpers::bpf_skb_vlan_pop(ctx.cast());
+        }
+    }
+}
+
 /// Does what the verdict says.
 #[inline(always)]
 fn act(ctx: *mut SkBuff, maps: &Maps<true>, scratch: &Scratch, verdict: Verdict) -> i32 {
@@ -481,11 +493,13 @@ fn act(ctx: *mut SkBuff, maps: &Maps<true>, scratch: &Scratch, verdict: Verdict)
         }
         Verdict::Send { ifindex, .. } => {
             SkbFrame { ctx }.give_mark(scratch.mark());
+            leave_tag(ctx, ifindex);
             // SAFETY: the helper has no precondition.
             unsafe { helpers::bpf_redirect(ifindex, 0) as i32 }
         }
         Verdict::Resolve { ifindex } => {
             SkbFrame { ctx }.give_mark(scratch.mark());
+            leave_tag(ctx, ifindex);
             let (family, next) = scratch.neighbour();
             let family = match family {
                 Family::V4 => AF_INET,

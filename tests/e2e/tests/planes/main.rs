@@ -22,6 +22,7 @@ mod netfilter;
 mod sctp;
 mod start;
 mod streams;
+mod tags;
 mod trial;
 mod tunnels;
 mod web;
@@ -39,6 +40,7 @@ use rustix::mount::{MountFlags, mount};
 type Test = (&'static str, &'static [&'static str], &'static [Plane], fn(Plane) -> Result<()>);
 
 const BPF: &[Plane] = &[Plane::Bpf];
+const IN_KERNEL: &[Plane] = &[Plane::Bpf, Plane::Xdp];
 const ALL_IN_KERNEL: &[Plane] = &[Plane::Bpf, Plane::Xdp, Plane::Netfilter];
 const NETFILTER: &[Plane] = &[Plane::Netfilter];
 const USER: &[Plane] = &[Plane::User];
@@ -86,6 +88,7 @@ const TESTS: &[Test] = &[
         malformed::wrong_transport,
     ),
     ("two_cpus_schedule_fairly_and_count_exactly", &[], &ALL_WAYS, cpus::fairness),
+    ("a_vlan_tag_stays_behind_on_another_interface", &[], IN_KERNEL, tags::stay_behind),
     (
         "a_class_of_the_network_scheduler_limits_one_service",
         htb::NEEDS,
