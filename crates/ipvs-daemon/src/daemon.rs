@@ -10,13 +10,14 @@ use nix::sys::signalfd::{SfdFlags, SignalFd};
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::io::Errno;
 
+use crate::config::ConfigFile;
 use crate::director::{Director, Driven};
 use crate::host::{Host, News};
 use crate::listener::Listener;
 use crate::metrics::Metrics;
 use crate::peer::{Peer, Stay};
 use crate::rights::Rights;
-use crate::{DaemonError, Options, start};
+use crate::{DaemonError, Options, pins, start};
 
 /// How often the plane is looked after.
 const TICK: Duration = Duration::from_secs(1);
@@ -35,6 +36,7 @@ pub struct Daemon {
     host: Option<Host>,
     metrics: Option<Metrics>,
     signals: SignalFd,
+    config: Option<ConfigFile>,
     next_tick: Instant,
     /// The plane has put work off.
     has_more: bool,
@@ -46,18 +48,19 @@ impl Daemon {
     /// Starts the plane in the calling thread's network namespace, or takes
     /// over one that was found running, and opens the socket.
     ///
-    /// SIGTERM and SIGINT are blocked from here on: [`run`](Self::run) waits
-    /// for them.
+    /// SIGTERM and SIGINT are blocked from here on, and SIGHUP with a configuration file:
+    /// [`run`](Self::run) waits for them.
     pub fn start(options: &Options) -> Result<Self, DaemonError> {
         // Before the plane starts a thread, which inherits what is blocked.
-        let signals = receive_signals()?;
+        let signals = receive_signals(options.config.is_some())?;
         let rights = Rights::find(options.group.as_deref(), &options.readers)?;
         let mut listener = Listener::claim(&options.socket, &rights)?;
         // Before the plane is touched: it may be in vain.
         let metrics = options.metrics.map(serve_metrics).transpose()?;
-        let mut director = start::start(options)?;
+        let director = start::start(options)?;
         let now = Instant::now();
-        director.resume_trial(&options.socket, now);
+        let config = options.config.as_deref().map(ConfigFile::at);
+        let mut director = configured(director, config.as_ref(), options, now)?;
         let host = director.needs_news().then(|| Host::listen(now)).transpose();
         let host = host.map_err(DaemonError::Host)?;
         for line in director.words() {
@@ -74,13 +77,14 @@ impl Daemon {
             host,
             metrics,
             signals,
+            config,
             next_tick,
             has_more: true,
             accept_after: now,
         })
     }
 
-    /// Answers until SIGTERM or SIGINT.
+    /// Answers until SIGTERM or SIGINT; SIGHUP has the configuration file read again.
     ///
     /// The eBPF plane goes on without its daemon; the user-space plane ends.
     pub fn run(mut self) -> Result<(), DaemonError> {
@@ -128,15 +132,33 @@ impl Daemon {
             Err(error) => return Err(DaemonError::Wait(error.into())),
         }
         let is_ready = |at: usize| fds.get(at).is_some_and(|fd| !fd.revents().is_empty());
-        if is_ready(0) {
-            return Ok(None);
-        }
-        Ok(Some(Ready {
+        let signalled = is_ready(0);
+        let ready = Ready {
             listener: is_ready(1),
             host: self.host.is_some() && is_ready(2),
             metrics: self.metrics.is_some() && is_ready(after_host),
             peers: (first_peer..fds.len()).map(is_ready).collect(),
-        }))
+        };
+        if signalled && self.is_told_to_end()? {
+            return Ok(None);
+        }
+        Ok(Some(ready))
+    }
+
+    /// Takes the signals that have come, and does what those say that end nothing.
+    fn is_told_to_end(&mut self) -> Result<bool, DaemonError> {
+        let failed = |errno: nix::Error| DaemonError::Signals(errno.into());
+        while let Some(signal) = self.signals.read_signal().map_err(failed)? {
+            if i32::try_from(signal.ssi_signo) != Ok(Signal::SIGHUP as i32) {
+                return Ok(true);
+            }
+            let Some(config) = &self.config else { continue };
+            match config.load(&mut self.director) {
+                Ok(changes) => tracing::info!(changes, "the configuration was read again"),
+                Err(why) => tracing::error!("{why} (nothing was changed)"),
+            }
+        }
+        Ok(false)
     }
 
     /// Goes on with the clients that are ready, one datagram each, and parts
@@ -229,10 +251,37 @@ fn serve_metrics(address: SocketAddr) -> Result<Metrics, DaemonError> {
     Ok(metrics)
 }
 
-/// Has the signals that end a daemon come by a descriptor.
-fn receive_signals() -> Result<SignalFd, DaemonError> {
+/// Goes on with the trial of an earlier daemon, and makes what runs what the file says. If that
+/// cannot be, what ran before goes on, or nothing is started.
+fn configured(
+    mut director: Director,
+    config: Option<&ConfigFile>,
+    options: &Options,
+    now: Instant,
+) -> Result<Director, DaemonError> {
+    director.resume_trial(&options.socket, now);
+    let Some(Err(why)) = config.map(|config| config.load(&mut director)) else {
+        return Ok(director);
+    };
+    if director.was_adopted() {
+        tracing::error!("{why}; what ran before is kept");
+        return Ok(director);
+    }
+    let is_pinned = matches!(director.driven, Driven::Bpf { .. });
+    drop(director);
+    if is_pinned && let Err(error) = pins::detach(&options.pins) {
+        tracing::error!(%error, "what was pinned cannot be removed");
+    }
+    Err(DaemonError::Config(why))
+}
+
+/// Has the signals that are for a daemon come by a descriptor.
+fn receive_signals(reloads: bool) -> Result<SignalFd, DaemonError> {
     let failed = |errno: nix::Error| DaemonError::Signals(errno.into());
-    let ending: SigSet = [Signal::SIGTERM, Signal::SIGINT].into_iter().collect();
-    ending.thread_block().map_err(failed)?;
-    SignalFd::with_flags(&ending, SfdFlags::SFD_CLOEXEC | SfdFlags::SFD_NONBLOCK).map_err(failed)
+    let mut ours: SigSet = [Signal::SIGTERM, Signal::SIGINT].into_iter().collect();
+    if reloads {
+        ours.add(Signal::SIGHUP);
+    }
+    ours.thread_block().map_err(failed)?;
+    SignalFd::with_flags(&ours, SfdFlags::SFD_CLOEXEC | SfdFlags::SFD_NONBLOCK).map_err(failed)
 }

@@ -65,6 +65,9 @@ pub enum DaemonError {
         /// Why not in user space.
         user: user::StartError,
     },
+    /// The configuration file is wrong, or cannot be had, and nothing ran before.
+    #[error("{0} (nothing was started)")]
+    Config(String),
     /// Signals could not be received.
     #[error("cannot receive signals: {0}")]
     Signals(io::Error),

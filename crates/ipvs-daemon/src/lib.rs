@@ -16,6 +16,7 @@
 
 #![forbid(unsafe_code)]
 
+mod config;
 mod daemon;
 mod director;
 mod error;

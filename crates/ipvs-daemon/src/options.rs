@@ -42,6 +42,8 @@ pub struct Options {
     /// Virtual ports of FTP control connections that are helped, 0 for none; if
     /// not given those of a plane that is found running, else port 21.
     pub ftp_ports: Option<[u16; 8]>,
+    /// What shall run from the start, and is read again at SIGHUP.
+    pub config: Option<PathBuf>,
     /// The group whose members may change the configuration, besides root and the
     /// daemon's own user.
     pub group: Option<String>,
@@ -60,6 +62,7 @@ impl Default for Options {
             interfaces: Vec::new(),
             limits: Limits::default(),
             ftp_ports: None,
+            config: None,
             group: None,
             readers: Readers::None,
             metrics: None,

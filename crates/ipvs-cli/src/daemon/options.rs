@@ -102,6 +102,10 @@ pub(super) struct Daemon {
     /// that is found running has them unless given, else 21
     #[arg(long, value_name = "PORT,…", value_parser = ftp_ports)]
     ftp_ports: Option<[u16; 8]>,
+    /// What shall run, read again at SIGHUP (docs/configuration.md): a mistake in it keeps the
+    /// daemon from starting where nothing runs, and changes nothing where something does
+    #[arg(long, value_name = "FILE")]
+    config: Option<PathBuf>,
     /// Members of this group may change the configuration, as root and the daemon's user may
     #[arg(long, value_name = "NAME")]
     group: Option<String>,
@@ -133,6 +137,7 @@ impl From<Daemon> for Options {
             connections,
             destinations,
             ftp_ports,
+            config,
             group,
             readers,
             metrics,
@@ -143,8 +148,18 @@ impl From<Daemon> for Options {
         let limits =
             Limits { conns: connections, dests: destinations, members, ..Limits::default() };
         let readers = readers.unwrap_or_default();
-        let plane = plane.into();
-        Self { plane, socket, pins, interfaces, limits, ftp_ports, group, readers, metrics }
+        Self {
+            plane: plane.into(),
+            socket,
+            pins,
+            interfaces,
+            limits,
+            ftp_ports,
+            config,
+            group,
+            readers,
+            metrics,
+        }
     }
 }
 

@@ -9,6 +9,7 @@
 mod adopt;
 mod api;
 mod atomic;
+mod config;
 mod control;
 mod cpus;
 mod datagrams;
@@ -128,6 +129,8 @@ const TESTS: &[Test] = &[
     ("what_nobody_confirms_is_rolled_back", &[], &PLANES, trial::rolled_back),
     ("what_is_confirmed_stays", &[], &PLANES, trial::confirmed),
     ("the_next_daemon_knows_the_way_back", &[], BPF, trial::survives_the_daemon),
+    ("a_daemon_begins_with_its_file_and_reads_it_again", &[], &PLANES, config::read_again),
+    ("a_bad_file_starts_nothing_and_stops_nothing", &[], &PLANES, config::bad_file),
     ("half_a_transaction_leaves_nothing", &[], USER, atomic::half),
     ("nonsense_on_the_socket_harms_nobody", &[], USER, api::nonsense),
     ("a_client_that_does_not_read_delays_nobody", &[], USER, api::slow_client),
