@@ -18,6 +18,7 @@ const USAGE: &str =
        ipvs apply FILE          make what runs what a file says, in one step
        ipvs confirm, rollback   keep or undo what was applied with --confirm
        ipvs export              what runs, as such a file
+       ipvs import FORMAT FILE  what ipvsadm or keepalived is configured with, as such a file
        ipvs takeover            have the daemon hold what the kernel's ip_vs holds
        ipvs detach              remove the eBPF plane that a daemon left
        ipvs sysctl [ARGUMENTS]  read and change net.ipv4.vs (see ipvs sysctl -h)
@@ -60,7 +61,7 @@ pub fn run(mut args: Vec<OsString>) -> ExitCode {
         Some("demo") => demo::run(args),
         Some(
             "daemon" | "detach" | "status" | "mark" | "check" | "plan" | "apply" | "confirm"
-            | "rollback" | "export" | "takeover",
+            | "rollback" | "export" | "import" | "takeover",
         ) => daemon::run(args),
         Some("-h" | "--help" | "help") => usage(&mut io::stdout(), 0),
         _ => usage(&mut io::stderr(), 2),

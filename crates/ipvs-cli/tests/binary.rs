@@ -282,6 +282,110 @@ fn what_was_exported_is_what_runs_and_can_be_applied_elsewhere() {
     assert_eq!(String::from_utf8_lossy(&rules), "7 --to 192.0.2.0/24\n");
 }
 
+#[test]
+fn what_cannot_be_imported_is_named_and_counted() {
+    let world = World::new("import");
+    let path = world.folder.join("k.conf");
+    let file = path.to_str().expect("text");
+    let import = |text: &str, expect: (&str, &str, i32)| {
+        fs::write(&path, text).expect("a file");
+        world.check("ipvs", &["import", "keepalived.conf", file], "", expect);
+    };
+    let made = "[[service]]\naddress = \"192.0.2.10\"\nprotocol = \"udp\"\nport = 53\n\
+        scheduler = \"rr\"\n[[service.destination]]\naddress = \"10.1.0.11\"\n\
+        method = \"masquerade\"\nweight = 0\n";
+    let service = "virtual_server 192.0.2.10 53 {\n lb_algo rr\n protocol UDP\n \
+        real_server 10.1.0.11 53 {\n weight 0\n}\n}\n";
+    import(service, (made, "", 0));
+    for (text, line, said) in [
+        ("vrrp_instance VI_1 {\n state MASTER\n}", 8, "vrrp_instance VI_1: no virtual server"),
+        ("global_defs {\n router_id x\n}", 9, "router_id x: not carried over"),
+        (
+            "include nosuch.conf",
+            8,
+            &format!("there is no file {}/nosuch.conf", world.folder.display()),
+        ),
+        (
+            "@here virtual_server 192.0.2.11 80 {\n weight 2\n}",
+            8,
+            "@here virtual_server 192.0.2.11 80: only for a configuration id",
+        ),
+        ("$RS= \\\n real_server 10.1.0.12 80 \\\n", 8, "a definition of several lines"),
+        (
+            "virtual_server group nosuch {\n}",
+            8,
+            "virtual_server group nosuch: there is no group nosuch",
+        ),
+        ("virtual_server 192.0.2.10 53 {\n protocol UDP\n}", 8, "this service is there already"),
+        (
+            "virtual_server 192.0.2.11 80 {\n lb_algo no\n}",
+            8,
+            "this service: unknown scheduler `no`, did you mean `fo`?",
+        ),
+        (
+            "virtual_server 192.0.2.11 {\n}",
+            8,
+            "this service: a service for every port (0) needs persistence",
+        ),
+        ("virtual_server here 80 {\n}", 8, "virtual_server here 80: `here` is no address"),
+        ("virtual_server fwmark 0 {\n}", 8, "virtual_server fwmark 0: this is no firewall mark"),
+        ("}", 8, "this ends no block"),
+        ("vrrp_script x {", 8, "this block has no end"),
+    ] {
+        fs::write(&path, format!("{service}{text}\n")).expect("a file");
+        let output = world.run("ipvs", &["import", "keepalived.conf", file], "");
+        let stderr = String::from_utf8_lossy(&output.stderr).into_owned();
+        assert_eq!(stderr.lines().next(), Some(format!("{file}:{line}: {said}").as_str()));
+        assert_eq!(String::from_utf8_lossy(&output.stdout), made, "{text}");
+        assert_eq!(output.status.code(), Some(2));
+    }
+    // Within a virtual server.
+    for (text, said) in [
+        ("sorry_server 10.1.0.99 53", "there are no sorry servers yet"),
+        ("quorum 2", "there are no health checks yet"),
+        ("quorum_up /bin/true", "nothing is run or told here"),
+        ("nonsense", "this is not known here"),
+        ("lvs_method NAT type ipip", "no type of tunnel"),
+        ("protocol ICMP", "no protocol of IPVS, so TCP"),
+        ("persistence_timeout soon", "no time in seconds"),
+        ("weight -1", "no number from 0 to 2147483647"),
+    ] {
+        let conf = service.replace("lb_algo rr\n", &format!("lb_algo rr\n {text}\n"));
+        let left_out = format!("{file}:3: {text}: {said}\nipvs import: left out: 1\n");
+        import(&conf, (made, &left_out, 2));
+    }
+    // With its block, which is of nothing else.
+    let block = "lb_algo rr\n @here real_server 10.1.0.12 53 {\n weight 2\n }\n";
+    let said = format!(
+        "{file}:3: @here real_server 10.1.0.12 53: only for a configuration id\n\
+         ipvs import: left out: 1\n"
+    );
+    import(&service.replace("lb_algo rr\n", block), (made, &said, 2));
+    let missing = world.run("ipvs", &["import", "ipvsadm-save", "/nonexistent"], "");
+    assert_eq!(missing.status.code(), Some(1));
+    let saved = ("-A -u 192.0.2.10:53 -s rr\n-a -u 192.0.2.10:53 -r 10.1.0.11 -m -w 0\n", made);
+    world.check("ipvs", &["import", "ipvsadm-save", "-"], saved.0, (saved.1, "", 0));
+}
+
+#[test]
+fn a_time_of_trial_has_its_unit() {
+    let world = World::new("trial");
+    world.serve();
+    let path = world.folder.join("ipvs.toml");
+    fs::write(&path, "timeouts.udp = 60\n").expect("a file");
+    let file = path.to_str().expect("text");
+    for bad in ["60", "0s", "25h", "soon", "-1s", ""] {
+        let output = world.run("ipvs", &["apply", "--confirm", bad, file], "");
+        assert_eq!(output.status.code(), Some(1), "{bad:?}");
+        let said = String::from_utf8_lossy(&output.stderr).into_owned();
+        assert!(said.contains("from 1s to 24h") || bad.starts_with('-'), "{said}");
+    }
+    // A director that does not know of trials makes nothing.
+    let output = world.run("ipvs", &["apply", "--confirm", "60s", file], "");
+    assert_eq!(output.status.code(), Some(1), "{output:?}");
+    assert!(world.run("ipvs", &["plan", file], "").status.code() == Some(2));
+}
+
 /// A configuration with some of everything that a takeover takes over.
 const HELD: &str = "--set 100 20 30
 -A -t 192.0.2.10:80 -s wrr -p 60 -M 255.255.255.0

@@ -235,6 +235,8 @@ fn dest(service: &ServiceKey, given: &Spanned<file::Dest>) -> Read<(DestKey, Des
     let port = it.port.as_ref().map_or(service.port, |port| *port.get_ref());
     if let Some(given) = &it.port
         && method != ForwardingMethod::Masquerade
+        // With every port, or by a mark, it is a name for the destination and no more.
+        && service.port != 0
         && port != service.port
     {
         return wrong(given, "only method `masquerade` changes the port");

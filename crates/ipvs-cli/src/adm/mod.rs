@@ -202,6 +202,26 @@ fn words_of(line: &[u8]) -> Vec<Vec<u8>> {
         .collect()
 }
 
+/// The edit that a line of a saved configuration asks for; none for a comment.
+pub(crate) fn edit_of(line: &[u8], names: &dyn Names) -> Result<Option<Command>, String> {
+    let words = words_of(line);
+    if words.is_empty() || line.starts_with(b"#") {
+        return Ok(None);
+    }
+    match parse::parse(&words, names) {
+        Ok(line) => {
+            let edit = change::edit(&line);
+            edit.map(Some).ok_or_else(|| "this command changes nothing".to_owned())
+        }
+        Err(Stop::Usage(text) | Stop::Unreadable(text)) => {
+            Err(String::from_utf8_lossy(text.trim_ascii_end()).into_owned())
+        }
+        Err(Stop::Help | Stop::Version | Stop::TryHelp) => {
+            Err("this is no command that changes something".to_owned())
+        }
+    }
+}
+
 /// What a command line came to.
 #[derive(Clone, Copy, Debug)]
 enum Outcome {

@@ -1,7 +1,8 @@
 //! `ipvs daemon`, `ipvs detach`, `ipvs status`, `ipvs mark`, `ipvs check`, `ipvs plan`,
-//! `ipvs apply`, `ipvs export` and `ipvs takeover`: the director's process, and its configuration.
+//! `ipvs apply`, `ipvs export`, `ipvs import` and `ipvs takeover`: the director's process, and its configuration.
 
 mod config;
+mod import;
 mod mark;
 mod options;
 mod status;
@@ -22,7 +23,7 @@ use self::options::{Cli, LogFormat, Task};
 /// Runs the command line `ipvs SUBCOMMAND …`, the program's name first.
 pub fn run(args: Vec<OsString>) -> ExitCode {
     // The status of a mistake on the command line, 2, means changes here.
-    let says_by_status = ["plan", "apply", "export"];
+    let says_by_status = ["plan", "apply", "export", "import"];
     let is_plan = args.get(1).is_some_and(|arg| says_by_status.iter().any(|name| arg == name));
     let task = match Cli::try_parse_from(args) {
         Ok(cli) => cli.task,
@@ -64,6 +65,10 @@ pub fn run(args: Vec<OsString>) -> ExitCode {
                 ExitCode::from(2)
             }
             outcome => said("ipvs export", outcome.map(drop)),
+        },
+        Task::Import(options) => match import::run(&options) {
+            Ok(true) => ExitCode::from(2),
+            outcome => said("ipvs import", outcome.map(drop)),
         },
         Task::Takeover(options) => said("ipvs takeover", takeover::run(&options)),
         Task::Plan(options) => match config::plan(&options) {

@@ -40,6 +40,9 @@ pub(super) enum Task {
     Rollback(Status),
     /// Print what runs as a configuration file; exits with 2 if a file cannot say all of it
     Export(Status),
+    /// Print what another program is configured with as a configuration file; what cannot be
+    /// carried over is named on stderr, and the exit status is then 2
+    Import(super::import::Options),
     /// Have the daemon hold what the kernel's own IPVS holds: services, destinations,
     /// timeouts, settings and sync daemons, all in one step or none; not its connections
     Takeover(super::takeover::Takeover),

@@ -17,6 +17,7 @@ mod dns;
 mod ftp;
 mod host;
 mod htb;
+mod import;
 mod malformed;
 mod metrics;
 mod netfilter;
@@ -119,6 +120,12 @@ const TESTS: &[Test] = &[
         control::NEEDS_KEEPALIVED,
         &PLANES,
         control::keepalived,
+    ),
+    (
+        "what_is_imported_is_what_keepalived_makes_of_it",
+        control::NEEDS_KEEPALIVED,
+        USER,
+        import::keepalived,
     ),
     ("a_vrrp_pair_moves_its_address", control::NEEDS_KEEPALIVED, BPF, control::vrrp),
     ("ldirectord_takes_servers_out_and_in", control::NEEDS_LDIRECTORD, BPF, control::ldirectord),
