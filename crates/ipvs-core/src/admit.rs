@@ -110,9 +110,17 @@ pub(crate) fn bypass<B: Buffer, T: Tables>(packet: &mut Packet<'_, B>, tables: &
         return NONE;
     }
     let Some(service) = tables.service(&packet.room.service) else { return NONE };
-    forward::find_way_past(packet.room, tables, packet.tuple);
-    if !matches!(packet.room.way.kind, WayKind::Known | WayKind::Unresolved) {
+    // Recorded on 6.1: over IPv6 an address of the host is one like any other, and the
+    // connection leads nowhere.
+    let may_be_host = packet.headers.version == 6;
+    if !may_be_host && forward::is_for_host(packet.room, tables, packet.tuple) {
         return NONE;
+    }
+    forward::find_way_past(packet.room, tables, packet.tuple);
+    match packet.room.way.kind {
+        WayKind::Known | WayKind::Unresolved => {}
+        WayKind::Host if may_be_host => {}
+        WayKind::Host | WayKind::None => return NONE,
     }
     packet.room.client = *packet.tuple;
     packet.room.template = NONE;
