@@ -216,6 +216,12 @@ impl Conn {
         now.nanos() >= self.expires.get()
     }
 
+    /// Whether it had ended that long before `now`.
+    #[inline(always)]
+    pub fn has_ended_before(&self, now: Instant, long: Millis) -> bool {
+        now.nanos() >= Instant::from_nanos(self.expires.get()).after(long).nanos()
+    }
+
     /// Starts its timer anew.
     #[inline(always)]
     pub fn rearm(&self, now: Instant) {

@@ -8,6 +8,11 @@ use crate::time::{Instant, Millis};
 /// How long a connection that others hang on waits before it looks again.
 const RETRY: Millis = Millis(60_000);
 
+/// How long one that others hang on is left when it is due: they may be due in the same moment,
+/// and go first, as on a kernel, whose timers of one moment run the last one first. More than
+/// it takes until every connection has been looked at.
+const GRACE: Millis = Millis(1500);
+
 /// Ends what is due among the `count` places from `first`. `key` is room to
 /// build keys in.
 #[inline(always)]
@@ -17,6 +22,7 @@ pub fn sweep<T: Tables>(tables: &T, key: &mut Tuple, first: ConnId, count: u32, 
         if let Some(conn) = tables.conn(id)
             && conn.has(ConnFlags::HASHED)
             && conn.has_ended(now)
+            && (conn.controls.get() == 0 || conn.has_ended_before(now, GRACE))
         {
             expire(tables, key, id, conn, now);
         }

@@ -196,6 +196,9 @@ fn a_template_that_outlived_its_timer_goes_on_in_steps_of_a_minute() {
     assert_eq!(left(&world), Some(360), "another connection: the service's timeout again");
     world.pass_time(360_000);
     world.sweep();
+    assert_eq!(left(&world), Some(0), "what hangs on it may end in the same moment");
+    world.pass_time(2_000);
+    world.sweep();
     assert_eq!(left(&world), Some(60), "a connection still hangs on it");
     world.pass_time(20_000);
     open(&mut world, 40_002);
