@@ -5,7 +5,7 @@ use std::collections::{HashMap, HashSet};
 
 use ipvs_core::addr::{Addr, Family};
 use ipvs_core::command::{Command, CommandError, TimeoutEdit};
-use ipvs_core::conn::{ConnFlags, NONE};
+use ipvs_core::conn::NONE;
 use ipvs_core::defence;
 use ipvs_core::dest::{Dest, DestId, DestKey, DestSpec};
 use ipvs_core::engine::{Caller, CallerKey};
@@ -56,10 +56,12 @@ pub(super) struct Draft {
 enum Reset {
     /// A new destination: everything.
     All,
-    /// Back from the trash of another service object: the statistics.
-    Statistics,
-    /// Back from the trash: its count is no longer in the service's base.
-    Returned,
+    /// One that was deleted goes on counting. With another service object it is shown as
+    /// if it began, from the last look on, as after `-Z`: recorded on 6.1.
+    Returned {
+        /// Whether its service is another one of the same key.
+        is_other: bool,
+    },
 }
 
 impl<S: Store> Registry<S> {
@@ -277,15 +279,15 @@ impl<S: Store> Registry<S> {
             return Err(CommandError::DestExists);
         }
         let id = if let Some(left) = draft.deleted.take(service, key) {
-            // Its count never left a service that stays; it does not follow to another one.
+            // Its count never left a service that stays.
             if left.serial != serial {
-                draft.reset.push((left.id, Reset::Statistics));
+                draft.reset.push((left.id, Reset::Returned { is_other: true }));
             }
             left.id
         } else if let Some(trashed) = self.trash.take(service, key) {
             draft.taken_back.push(trashed);
-            let same = trashed.serial == serial;
-            draft.reset.push((trashed.id, if same { Reset::Returned } else { Reset::Statistics }));
+            let is_other = trashed.serial != serial;
+            draft.reset.push((trashed.id, Reset::Returned { is_other }));
             trashed.id
         } else {
             let limit = self.dest_ids.limit();
@@ -467,6 +469,12 @@ impl<S: Store> Registry<S> {
     fn write(&mut self, draft: &Draft, runs: &[ServiceKey], owned: &Owned) -> Result<(), S::Error> {
         let listed = draft.services.iter().filter(|(_, touched)| touched.is_some());
         self.add_addrs(listed.map(|(key, _)| key), draft.dests.values())?;
+        for (key, touched) in &draft.services {
+            let Some(entry) = touched else { continue };
+            if self.services.get(key).is_none_or(|before| before.serial != entry.serial) {
+                self.store.put_account(Owner::Service(entry.id), &Account::default())?;
+            }
+        }
         for (id, reset) in &draft.reset {
             self.write_reset(*id, *reset, draft)?;
         }
@@ -484,9 +492,6 @@ impl<S: Store> Registry<S> {
                 for (place, id) in (entry.run.first..).zip(&entry.dests) {
                     self.store.put_member(place, *id)?;
                 }
-            }
-            if self.services.get(key).is_none_or(|before| before.serial != entry.serial) {
-                self.store.put_account(Owner::Service(entry.id), &Account::default())?;
             }
         }
         let callers = self.callers_after(draft);
@@ -526,20 +531,18 @@ impl<S: Store> Registry<S> {
     fn write_reset(&mut self, id: DestId, reset: Reset, draft: &Draft) -> Result<(), S::Error> {
         match reset {
             Reset::All => self.store.reset_load(id)?,
-            Reset::Statistics if self.dests.get(&id).is_some_and(Dest::is_available) => {
-                // Moved without having been deleted, it leaves its count behind.
-                self.retire_count(id, Owner::Total)?;
-            }
-            Reset::Statistics => {}
-            Reset::Returned => {
-                let counted = self.store.counter_values(id);
-                let mut account = self.store.account(Owner::Total);
-                account.base = account.base.since(counted);
-                self.store.put_account(Owner::Total, &account)?;
+            Reset::Returned { is_other } => {
+                // What it goes on counting with was moved to the total when it was deleted, if
+                // it was, and is none of what its service has counted.
+                if !self.dests.get(&id).is_some_and(Dest::is_available) {
+                    self.give_back_count(id, Owner::Total)?;
+                }
                 let service = draft.dests.get(&id).map_or(0, |dest| dest.service);
-                let mut account = self.store.account(Owner::Service(service));
-                account.base = account.base.since(counted);
-                return self.store.put_account(Owner::Service(service), &account);
+                self.give_back_count(id, Owner::Service(service))?;
+                if is_other {
+                    self.zero(Owner::Dest(id))?;
+                }
+                return Ok(());
             }
         }
         self.estimates.forget_dest(id);
@@ -595,15 +598,28 @@ impl<S: Store> Registry<S> {
         self.store.put_account(owner, &account)
     }
 
-    /// Ends the connections of deleted destinations now (`expire_nodest_conn`).
+    /// Takes what a destination has counted off the base of `owner`.
+    fn give_back_count(&mut self, id: DestId, owner: Owner) -> Result<(), S::Error> {
+        let counted = self.store.counter_values(id);
+        let mut account = self.store.account(owner);
+        account.base = account.base.since(counted);
+        self.store.put_account(owner, &account)
+    }
+
+    /// Ends the connections and templates of deleted destinations now (`expire_nodest_conn`):
+    /// those on which others hang after these, and only if none is left.
     fn end_connections_of(&mut self, gone: &HashSet<DestId>) -> Result<(), S::Error> {
-        let mut ending = Vec::new();
-        self.store.each_conn(&mut |id, conn| {
-            if gone.contains(&conn.dest.get()) && !conn.has(ConnFlags::TEMPLATE) {
-                ending.push(id);
-            }
-        });
-        ending.into_iter().try_for_each(|id| self.store.end(id))
+        // A data connection hangs on one of control, and that on a template.
+        for _ in 0..3 {
+            let mut ending = Vec::new();
+            self.store.each_conn(&mut |id, conn| {
+                if gone.contains(&conn.dest.get()) && conn.controls.get() == 0 {
+                    ending.push(id);
+                }
+            });
+            ending.into_iter().try_for_each(|id| self.store.end(id))?;
+        }
+        Ok(())
     }
 
     fn write_zero(&mut self, which: Option<ServiceKey>, draft: &Draft) -> Result<(), S::Error> {
