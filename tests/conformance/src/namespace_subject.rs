@@ -197,8 +197,9 @@ impl Subject for NamespaceSubject {
         self.wire.send(frame)?;
         let mut frames = self.settle()?;
         let mut passed = self.driven.passed();
-        if frames.iter().any(made_by_host::refuses_sctp) {
-            frames.retain(|frame| !made_by_host::refuses_sctp(frame));
+        let refuses = |it: &Frame| made_by_host::refuses_sctp(it, frame);
+        if frames.iter().any(refuses) {
+            frames.retain(|it| !refuses(it));
             passed = Some("the host has no SCTP".to_owned());
         }
         Ok(Handled { frames, passed })

@@ -26,11 +26,14 @@ pub fn resolves(frame: &Frame) -> bool {
     is_resolution(&decode(&frame.octets))
 }
 
-/// Whether `frame` is what a host without SCTP answers to an SCTP packet: that
-/// it does not know the protocol. The host of the recordings knew it.
-pub fn refuses_sctp(frame: &Frame) -> bool {
+/// Whether `frame` is what a host without SCTP answers to an SCTP packet such as `injected`:
+/// that it does not know the protocol. The host of the recordings knew it.
+pub fn refuses_sctp(frame: &Frame, injected: &Frame) -> bool {
     const SCTP: Option<&str> = Some("132");
     let sent = decode(&frame.octets);
+    if is_quoting(&decode(&injected.octets)) {
+        return false;
+    }
     let is = |name: &str, wanted: &str| value(&sent, name) == Some(wanted);
     let refuses4 = is("icmp.type", "3") && is("icmp.code", "2");
     let refuses6 = is("icmpv6.type", "4") && is("icmpv6.code", "1");
@@ -40,6 +43,11 @@ pub fn refuses_sctp(frame: &Frame) -> bool {
 
 fn value<'a>(decoded: &'a Decoded, name: &str) -> Option<&'a str> {
     decoded.field(name).map(|field| field.value.as_str())
+}
+
+/// Whether the packet is an error, which quotes another: no host answers one by an error.
+fn is_quoting(packet: &Decoded) -> bool {
+    packet.fields.iter().any(|field| field.name.starts_with("quoted."))
 }
 
 fn is_resolution(sent: &Decoded) -> bool {
@@ -74,7 +82,6 @@ fn is_error(sent: &Decoded, given: &Decoded) -> bool {
         value(sent, &format!("{name}.type")) == Some(kind)
             && code.is_none_or(|code| value(sent, &format!("{name}.code")) == Some(code))
     };
-    let is_quoting = sent.fields.iter().any(|field| field.name.starts_with("quoted."));
     let port_unreachable = is("icmp", "3", Some("3")) || is("icmpv6", "1", Some("4"));
     // ICMPv6 has one type for both.
     let header_problem =
@@ -83,7 +90,8 @@ fn is_error(sent: &Decoded, given: &Decoded) -> bool {
         let source = value(sent, &format!("{family}.source"));
         source.is_some() && source == value(given, &format!("{family}.destination"))
     });
-    is_quoting
+    is_quoting(sent)
+        && !is_quoting(given)
         && if port_unreachable {
             given.field("tcp.flags").is_none()
         } else {
