@@ -187,18 +187,23 @@ pub fn handle_own<B: Buffer, T: Tables>(
     ifindex: u32,
     now: Instant,
 ) -> Verdict {
-    let Scratch { headers, tuple, room, .. } = scratch;
+    let headers = &mut scratch.headers;
     let settings = tables.settings();
     if settings.services_v4 | settings.services_v6 == 0
         || headers.read(buf).is_err()
         || headers.fragment != Fragment::No
-        || !headers.is_balanced()
     {
         return Verdict::Pass(Reason::OtherProtocol);
     }
-    *tuple = Tuple::of(headers);
-    let mut packet = Packet { buf, headers, tuple, room, ifindex, now };
-    let verdict = own(&mut packet, tables).verdict(u32::MAX);
+    let outcome = if headers.is_balanced() {
+        scratch.tuple = Tuple::of(headers);
+        own(&mut scratch.packet(buf, ifindex, now), tables)
+    } else if icmp::is_icmp(headers) {
+        icmp::own(buf, tables, scratch, ifindex, now)
+    } else {
+        Outcome::pass(Reason::OtherProtocol)
+    };
+    let verdict = outcome.verdict(u32::MAX);
     // What the host sends for itself is no business of the counters of what came in.
     if let Verdict::Drop(reason) = verdict {
         tables.count(reason);

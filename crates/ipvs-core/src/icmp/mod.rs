@@ -139,13 +139,55 @@ pub(crate) fn is_answer<B: Buffer, T: Tables>(
     now: Instant,
 ) -> bool {
     let Scratch { headers, quoted, tuple, .. } = scratch;
+    read(buf, headers, quoted, tuple) && director::leads_to_client(tables, tuple, now)
+}
+
+/// An ICMP packet that the host itself has made, whose headers were read. An error about a
+/// client's packet to a destination on the host counts as its reply, and is translated if
+/// that would be.
+#[inline(always)]
+pub(crate) fn own<B: Buffer, T: Tables>(
+    buf: &mut B,
+    tables: &T,
+    scratch: &mut Scratch,
+    ifindex: u32,
+    now: Instant,
+) -> Outcome {
+    let Scratch { headers, quoted, tuple, room } = scratch;
+    if !read(buf, headers, quoted, tuple) {
+        return Outcome::pass(Reason::OtherProtocol);
+    }
+    let mut packet = Packet { buf, headers, tuple, room, ifindex, now };
+    if let Some((Found { reply: true, .. }, conn)) = director::live(&mut packet, tables) {
+        count_out(&packet, tables, conn);
+        let service = conn.tuple.get();
+        let service = (service.destination, service.destination_port);
+        return match translate::for_client(&mut packet, quoted, service) {
+            Some(()) => Outcome::pass(Reason::Local),
+            None => Outcome::drop(Reason::Unwritable),
+        };
+    }
+    if is_about_direct(&mut packet, tables) {
+        return Outcome::pass(Reason::DirectReply);
+    }
+    Outcome::pass(Reason::NoService)
+}
+
+/// Reads the packet that an error quotes, and makes `tuple` the key of an answer to it;
+/// returns whether it is one that is heeded.
+#[inline(always)]
+fn read<B: Buffer>(
+    buf: &mut B,
+    headers: &Headers,
+    quoted: &mut Headers,
+    tuple: &mut Tuple,
+) -> bool {
     buf.reach(HEADERS_LEN);
     let Some([kind]) = buf.load(headers.l4) else { return false };
     let (at, end) = (headers.l4 + HEADER_LEN, headers.l3 + headers.total_len);
     is_heeded(headers.version, kind)
         && quoted.read_quoted(buf, headers.version, at, end).is_some()
         && set_answer_tuple(quoted, tuple)
-        && director::leads_to_client(tables, tuple, now)
 }
 
 #[inline(always)]
