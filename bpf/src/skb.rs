@@ -8,6 +8,7 @@ use aya_ebpf::helpers::generated as helpers;
 use ipvs_core::addr::{Addr, Family};
 use ipvs_core::director::{self, Arrival, Scratch};
 use ipvs_core::hop::HOST_DOOR;
+use ipvs_core::own;
 use ipvs_core::settings::Settings;
 use ipvs_core::tables::Tables as _;
 use ipvs_core::verdict::{Reason, Stage, Verdict};
@@ -318,7 +319,7 @@ extern "C" fn ipvs_egress(ctx: *mut SkBuff) -> i32 {
     let maps = Maps::<true> { ctx: ctx.cast(), ifindex, settings };
     let Some(scratch) = maps::scratch() else { return TC_ACT_UNSPEC };
     let now = kernel::now(settings);
-    match director::handle_own(&mut frame, &maps, scratch, ifindex, now) {
+    match own::handle(&mut frame, &maps, scratch, ifindex, now) {
         Verdict::Drop(_) => TC_ACT_SHOT,
         _ => {
             frame.give_mark(scratch.mark());

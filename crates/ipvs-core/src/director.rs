@@ -77,7 +77,7 @@ pub struct Room {
 impl Scratch {
     /// The packet that was read.
     #[inline(always)]
-    const fn packet<'a, B>(
+    pub(crate) const fn packet<'a, B>(
         &'a mut self,
         buf: &'a mut B,
         ifindex: u32,
@@ -174,56 +174,6 @@ pub fn handle<B: Buffer, T: Tables>(
 ) -> Verdict {
     let outcome = decide(buf, tables, scratch, arrival, now);
     concluded(tables, scratch, outcome)
-}
-
-/// Takes a packet that the host itself sends, by the interface `ifindex`, through the
-/// director: a destination on the host may have made it. It goes its way, if need be
-/// translated.
-#[inline(always)]
-pub fn handle_own<B: Buffer, T: Tables>(
-    buf: &mut B,
-    tables: &T,
-    scratch: &mut Scratch,
-    ifindex: u32,
-    now: Instant,
-) -> Verdict {
-    let headers = &mut scratch.headers;
-    let settings = tables.settings();
-    if settings.services_v4 | settings.services_v6 == 0
-        || headers.read(buf).is_err()
-        || headers.fragment != Fragment::No
-    {
-        return Verdict::Pass(Reason::OtherProtocol);
-    }
-    let outcome = if headers.is_balanced() {
-        scratch.tuple = Tuple::of(headers);
-        own(&mut scratch.packet(buf, ifindex, now), tables)
-    } else if icmp::is_icmp(headers) {
-        icmp::own(buf, tables, scratch, ifindex, now)
-    } else {
-        Outcome::pass(Reason::OtherProtocol)
-    };
-    let verdict = outcome.verdict(u32::MAX);
-    // What the host sends for itself is no business of the counters of what came in.
-    if let Verdict::Drop(reason) = verdict {
-        tables.count(reason);
-    }
-    verdict
-}
-
-#[inline(always)]
-fn own<B: Buffer, T: Tables>(packet: &mut Packet<'_, B>, tables: &T) -> Outcome {
-    match live(packet, tables) {
-        Some((Found { reply: true, .. }, conn)) => {
-            count_reply(packet, tables, conn, packet.headers.total_len);
-            packet.room.mark = conn.fwmark.get();
-            match forward::masquerade::reply(packet, conn) {
-                Some(()) => Outcome::pass(Reason::Local),
-                None => Outcome::drop(Reason::Unwritable),
-            }
-        }
-        _ => Outcome::pass(admit::direct_reply(packet, tables)),
-    }
 }
 
 /// Leads a packet on for which the stage before came to

@@ -34,6 +34,7 @@ pub mod name;
 pub mod near;
 mod one_packet;
 mod options;
+pub mod own;
 pub mod persistence;
 pub mod proto;
 pub mod sched;
