@@ -31,9 +31,16 @@ pub(crate) struct Options {
     /// Save scenarios with a difference to this folder, as cases
     #[arg(long, value_name = "DIR")]
     pub(crate) save: Option<PathBuf>,
-    /// How many scenarios the guest plays at a time
+    /// How many scenarios a guest plays at a time
     #[arg(long, default_value_t = 32)]
     pub(crate) batch: usize,
+    /// How many guests play
+    #[arg(long, default_value_t = 1, value_parser = clap::value_parser!(u16).range(1..=64))]
+    pub(crate) guests: u16,
+    /// How many times as many packets as usual a scenario has: with one seed, other ones
+    #[arg(long, value_name = "TIMES", default_value_t = 1)]
+    #[arg(value_parser = clap::value_parser!(u16).range(1..=20))]
+    pub(crate) longer: u16,
 }
 
 /// What the kernel runs in.

@@ -3,8 +3,9 @@
 use std::collections::BTreeMap;
 use std::io::{self, Write};
 use std::path::Path;
+use std::sync::Mutex;
 use std::sync::mpsc::{self, Receiver, SyncSender};
-use std::thread;
+use std::thread::{self, ScopedJoinHandle};
 use std::time::{Duration, Instant, SystemTime};
 
 use anyhow::{Context as _, Result, ensure};
@@ -12,9 +13,10 @@ use ipvs_conformance::case::{Action, Case, Recorded};
 use ipvs_conformance::compare::Difference;
 use ipvs_conformance::plane::{Plane, run_case};
 use ipvs_conformance::report::{Outcome, write_case};
+use ipvs_conformance::subject::Trouble;
 
 use crate::compare::recorded;
-use crate::generate::{TOPICS, Topic, scenario};
+use crate::generate::{LONG, TOPICS, Topic, scenario};
 use crate::guest::{self, Guest};
 use crate::job::{Pace, Transcript};
 use crate::known::{self, Known};
@@ -57,8 +59,10 @@ const SUSPECTS: usize = 16;
 /// Runs; returns whether nothing differed that is not known.
 pub(crate) fn run(options: &Options) -> Result<bool> {
     let mut out = io::stdout().lock();
+    let long: &[Topic] = if options.guest == Kind::Qemu { LONG } else { &[] };
     let topics: Vec<&Topic> = TOPICS
         .iter()
+        .chain(long)
         .filter(|it| options.only.is_empty() || options.only.iter().any(|name| name == it.name))
         .collect();
     for name in &options.only {
@@ -72,7 +76,8 @@ pub(crate) fn run(options: &Options) -> Result<bool> {
     }
     // The guest is a process beside the planes' namespaces.
     let begin = Instant::now();
-    let guest = guest::start(options.guest)?;
+    let guests: Vec<Guest> =
+        (0..options.guests).map(|_| guest::start(options.guest)).collect::<Result<_>>()?;
     options.plane.prepare()?;
     let seed = options.seed.unwrap_or_else(|| {
         SystemTime::UNIX_EPOCH.elapsed().map_or(0, |since| since.as_secs() << 20)
@@ -91,7 +96,7 @@ pub(crate) fn run(options: &Options) -> Result<bool> {
         saved: 0,
         suspects: Vec::new(),
     };
-    session.all(guest, &mut out)?;
+    session.all(guests, &mut out)?;
     session.tell(&mut out)
 }
 
@@ -110,20 +115,27 @@ struct Session<'a> {
 }
 
 impl Session<'_> {
-    /// Plays batches: while the guest plays one, we compare the one before and
+    /// Plays batches: while the guests play, we compare what they have played and
     /// make up the next.
-    fn all(&mut self, guest: Guest, out: &mut impl Write) -> Result<()> {
-        let (to_guest, jobs) = mpsc::sync_channel::<Batch>(1);
+    fn all(&mut self, guests: Vec<Guest>, out: &mut impl Write) -> Result<()> {
+        let (to_guest, jobs) = mpsc::sync_channel::<Batch>(guests.len());
+        let jobs = &Mutex::new(jobs);
         let (to_us, done) = mpsc::sync_channel(1);
         let patience = self.options.guest.patience();
         let mut guest = thread::scope(|scope| {
-            let player = scope.spawn(move || serve(guest, jobs, &to_us, patience));
-            let played = self.batches(&to_guest, &done, out);
+            let players: Vec<_> = guests
+                .into_iter()
+                .map(|guest| {
+                    let to_us = to_us.clone();
+                    scope.spawn(move || serve(guest, jobs, &to_us, patience))
+                })
+                .collect();
+            let played = self.batches(&to_guest, &done, players.len() + 1, out);
             drop(to_guest);
             drop(done);
-            let guest = player.join();
+            let mut guests = players.into_iter().map(ScopedJoinHandle::join).collect::<Vec<_>>();
             played?;
-            guest.ok().context("the guest's thread ended")
+            guests.pop().and_then(Result::ok).context("the guest's thread ended")
         })?;
         for name in std::mem::take(&mut self.tally.unknown) {
             self.small(&name, &mut guest, out)?;
@@ -135,12 +147,13 @@ impl Session<'_> {
         &mut self,
         to_guest: &SyncSender<Batch>,
         done: &Receiver<Result<(Batch, Vec<Transcript>)>>,
+        at_once: usize,
         out: &mut impl Write,
     ) -> Result<()> {
         let mut made = 0;
         let mut under_way = 0;
         loop {
-            while under_way < 2 {
+            while under_way < at_once {
                 let more = self.goes_on(made);
                 let few = if more { SUSPECTS } else { 1 };
                 let batch = if self.suspects.len() >= few {
@@ -185,7 +198,7 @@ impl Session<'_> {
         let count = (self.options.batch as u64).min(left);
         let mut cases = Vec::new();
         for seed in (self.seed + *made..).take(usize::try_from(count).unwrap_or(1)) {
-            match scenario(seed, &self.topics, self.pace == Pace::Timed) {
+            match self.scenario(seed) {
                 Ok(case) => cases.push(case),
                 Err(trouble) => {
                     self.tally.skipped += 1;
@@ -195,6 +208,11 @@ impl Session<'_> {
         }
         *made += count;
         cases
+    }
+
+    fn scenario(&self, seed: u64) -> Result<Case, Trouble> {
+        let longer = usize::from(self.options.longer);
+        scenario(seed, &self.topics, self.pace == Pace::Timed, longer)
     }
 
     /// Compares one scenario with what the kernel did.
@@ -245,7 +263,7 @@ impl Session<'_> {
     /// differs still, makes it small, and saves it.
     fn small(&mut self, name: &str, guest: &mut Guest, out: &mut impl Write) -> Result<()> {
         let seed = name.rsplit('-').next().and_then(|it| it.parse().ok()).context("no seed")?;
-        let Ok(case) = scenario(seed, &self.topics, self.pace == Pace::Timed) else {
+        let Ok(case) = self.scenario(seed) else {
             return Ok(());
         };
         let pace = if self.pace == Pace::Fast { Pace::Careful } else { self.pace };
@@ -314,11 +332,12 @@ impl Session<'_> {
 /// Plays what comes, until nothing does.
 fn serve(
     mut guest: Guest,
-    jobs: Receiver<Batch>,
+    jobs: &Mutex<Receiver<Batch>>,
     done: &SyncSender<Result<(Batch, Vec<Transcript>)>>,
     patience: Duration,
 ) -> Guest {
-    for batch in jobs {
+    let next = || jobs.lock().ok()?.recv().ok();
+    while let Some(batch) = next() {
         let played = guest.play(&batch.cases, batch.pace, true, patience).map(|it| (batch, it));
         if done.send(played).is_err() {
             break;

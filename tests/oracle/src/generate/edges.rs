@@ -5,6 +5,7 @@
 //! at which a connection ends by its timer and some time later nothing is looked at.
 
 use std::collections::HashMap;
+use std::net::SocketAddr;
 use std::time::Duration;
 
 use ipvs_core::addr::Addr;
@@ -15,6 +16,15 @@ use ipvs_core::snapshot::{ConnStatus, Control};
 const APART: Duration = Duration::from_millis(150);
 /// A shift of a connection's end that is none: by so much the two ways to reckon it differ.
 const SAME: Duration = Duration::from_millis(2);
+
+/// Turns of a cache's cleaning of which it is known when they are.
+const TURNS: u32 = 12;
+/// How long a deleted destination is there at least.
+const KEPT: Duration = Duration::from_mins(2);
+/// After what time without connections it is there no more: it is looked for once a minute.
+const FREED: Duration = Duration::from_secs(260);
+/// How long it may take until the destination is there again.
+const SOON: Duration = Duration::from_secs(10);
 
 /// By up to how much a timer is late that is set to so much ahead: the wheels of a kernel
 /// whose ticks are 4 ms.
@@ -45,7 +55,13 @@ struct Edge {
 /// The ends of connections.
 #[derive(Debug, Default)]
 pub(crate) struct Edges {
-    edges: HashMap<Key, Edge>,
+    /// After what time without use lblc and lblcr forget what they remember, if that matters.
+    pub(crate) forgets: Option<Duration>,
+    ends: HashMap<Key, Edge>,
+    /// When connections pointed at a destination last.
+    used: HashMap<SocketAddr, Duration>,
+    /// When destinations were taken away.
+    deleted: HashMap<SocketAddr, Duration>,
     /// Until when something that has ended may be there.
     until: Duration,
 }
@@ -53,8 +69,8 @@ pub(crate) struct Edges {
 impl Edges {
     /// Looks at the connections at the time `now`, before anything happens.
     pub(crate) fn look(&mut self, now: Duration, control: &mut dyn Control) {
-        let before = std::mem::take(&mut self.edges);
-        let edges = &mut self.edges;
+        let before = std::mem::take(&mut self.ends);
+        let (edges, used) = (&mut self.ends, &mut self.used);
         control.connections(&mut |conn| {
             let left = Duration::from_millis(conn.expires_ms);
             let end = now + left;
@@ -68,9 +84,11 @@ impl Edges {
                 _ => new,
             };
             edges.insert(key(&conn), edge);
+            let dest = SocketAddr::new(conn.dest.to_ip(conn.dest_family), conn.dest_port);
+            used.insert(dest, now);
         });
         for (key, edge) in before {
-            if edge.end <= now && !self.edges.contains_key(&key) {
+            if edge.end <= now && !self.ends.contains_key(&key) {
                 self.until = self.until.max(edge.last());
             }
         }
@@ -78,20 +96,49 @@ impl Edges {
 
     /// The first moment from `now` on at which it is known of each connection whether it is there.
     pub(crate) fn clear_of(&self, now: Duration) -> Duration {
-        let mut at = now.max(self.until);
+        let mut at = self.clear_of_turns(now.max(self.until));
         loop {
             let is_on = |it: &&Edge| it.end.saturating_sub(APART) <= at && at <= it.last();
-            match self.edges.values().filter(is_on).map(Edge::last).max() {
+            match self.ends.values().filter(is_on).map(Edge::last).max() {
                 Some(last) => at = last + SAME,
                 None => return at,
             }
         }
     }
 
+    /// The caches of lblc and lblcr are looked through by turns, each half an hour of minutes
+    /// that may be late; what is used now may be forgotten then, or in any turn after it.
+    fn clear_of_turns(&self, now: Duration) -> Duration {
+        const TURN: Duration = Duration::from_mins(30);
+        let Some(forgets) = self.forgets else { return now };
+        let mut at = now;
+        for number in 1..=TURNS {
+            let first = TURN * number;
+            let last = first + first / 25 + SOON;
+            if at + forgets + SOON >= first && at <= last {
+                at = last + SAME;
+            }
+        }
+        at
+    }
+
+    /// A destination is taken away: it lies in the trash while connections point at it.
+    pub(crate) fn deleted(&mut self, dest: SocketAddr, now: Duration) {
+        self.deleted.insert(dest, now);
+    }
+
+    /// Whether it is known of this destination whether it is in the trash: the kernel looks at
+    /// that once a minute, and keeps what has lain there for less than two.
+    pub(crate) fn may_add(&self, dest: SocketAddr, now: Duration) -> bool {
+        let Some(deleted) = self.deleted.get(&dest) else { return true };
+        let free = self.used.get(&dest).map_or(*deleted, |used| *used.max(deleted));
+        now + SOON < *deleted + KEPT || now > free.max(self.until) + FREED
+    }
+
     /// When the last of the connections has ended whose time to that end is not known
     /// as well as listings are compared.
     pub(crate) fn unknown_until(&self) -> Option<Duration> {
-        let unknown = self.edges.values().filter(|it| it.late > Duration::from_secs(1));
+        let unknown = self.ends.values().filter(|it| it.late > Duration::from_secs(1));
         unknown.map(Edge::last).max()
     }
 }
@@ -138,11 +185,33 @@ mod tests {
             let addr = Addr::UNSPECIFIED;
             (6, (addr, port), (addr, 80), (addr, 80), false)
         };
-        let edges = HashMap::from([(key(1), edge(100, 60)), (key(2), edge(102, 900))]);
-        let edges = Edges { edges, until: Duration::ZERO };
+        let ends = HashMap::from([(key(1), edge(100, 60)), (key(2), edge(102, 900))]);
+        let edges = Edges { ends, ..Edges::default() };
         let clear = |at| edges.clear_of(Duration::from_secs(at)).as_secs();
         assert_eq!(clear(99), 99);
         assert_eq!(clear(101), 118);
         assert_eq!(clear(200), 200);
+    }
+
+    #[test]
+    fn a_destination_comes_back_while_it_is_surely_in_the_trash_or_surely_not() {
+        let dest = SocketAddr::from(([10, 1, 0, 11], 80));
+        let at = Duration::from_secs;
+        let mut edges = Edges::default();
+        assert!(edges.may_add(dest, at(0)));
+        edges.deleted(dest, at(100));
+        edges.used.insert(dest, at(150));
+        assert!(edges.may_add(dest, at(200)));
+        assert!(!edges.may_add(dest, at(215)) && !edges.may_add(dest, at(400)));
+        assert!(edges.may_add(dest, at(411)));
+    }
+
+    #[test]
+    fn nothing_is_used_shortly_before_a_cache_is_cleaned() {
+        let edges = Edges { forgets: Some(Duration::from_mins(5)), ..Edges::default() };
+        let clear = |at| edges.clear_of(Duration::from_secs(at)).as_secs();
+        assert_eq!(clear(1480), 1480);
+        assert_eq!(clear(1500), 1882);
+        assert_eq!(clear(1900), 1900);
     }
 }

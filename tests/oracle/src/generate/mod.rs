@@ -11,23 +11,31 @@ use crate::rng::Rng;
 
 mod edges;
 mod flow;
+mod long;
 mod scene;
 mod service;
 mod shape;
 mod topics;
 
+pub(crate) use long::LONG;
 pub(crate) use scene::Scene;
 pub(crate) use topics::{TOPICS, Topic};
 
 /// The scenario of this seed, about one of `topics`.
 ///
-/// Time goes by in it if it is `timed`.
-pub(crate) fn scenario(seed: u64, topics: &[&Topic], timed: bool) -> Result<Case, Trouble> {
+/// Time goes by in it if it is `timed`. It has `longer` times as many packets as usual.
+pub(crate) fn scenario(
+    seed: u64,
+    topics: &[&Topic],
+    timed: bool,
+    longer: usize,
+) -> Result<Case, Trouble> {
     let mut rng = Rng::new(seed);
     let Some(topic) = rng.one_of(topics) else {
         return Err(Trouble::Unsupported("no topic".into()));
     };
     let mut scene = Scene::new(rng, timed)?;
+    scene.longer = longer;
     topic.shape.play(&mut scene)?;
     Ok(scene.into_case(&format!("{}-{seed}", topic.name), topic))
 }

@@ -1,5 +1,6 @@
 //! A scenario that is being made up.
 
+use std::net::SocketAddr;
 use std::time::Duration;
 
 use ipvs_conformance::case::{Action, Case, Frame, Output, Step};
@@ -20,6 +21,8 @@ const NEXT: Duration = Duration::from_millis(8);
 const STEP: Duration = Duration::from_millis(25);
 /// How often the end is put off at most. What is not known then will be found to be unsteady.
 const FINISHES: usize = 200;
+/// The longest time after which connections are looked at.
+const STRIDE: Duration = Duration::from_secs(25);
 /// The time in which counters are summed up.
 const SUMMED: Duration = Duration::from_millis(2500);
 
@@ -42,6 +45,8 @@ pub(crate) struct Scene {
     pub(crate) tired: usize,
     /// Whether time goes by.
     pub(crate) timed: bool,
+    /// How many times as many packets as usual come.
+    pub(crate) longer: usize,
     subject: CoreSubject,
     edges: Edges,
     setup: Vec<String>,
@@ -57,6 +62,7 @@ impl Scene {
             reuses: false,
             tired: 0,
             timed,
+            longer: 1,
             services: Vec::new(),
             gone: Vec::new(),
             flows: Vec::new(),
@@ -113,6 +119,21 @@ impl Scene {
         self.edges.unknown_until().is_none()
     }
 
+    /// What lblc and lblcr remember is looked at, which they forget after such a time.
+    pub(crate) const fn forgets(&mut self, after: Option<Duration>) {
+        self.edges.forgets = after;
+    }
+
+    /// A destination is taken away.
+    pub(crate) fn deleted(&mut self, server: SocketAddr) {
+        self.edges.deleted(server, self.now);
+    }
+
+    /// Whether a destination may be added, since it is known whether it is in the trash.
+    pub(crate) fn may_add(&self, server: SocketAddr) -> bool {
+        !self.timed || self.edges.may_add(server, self.now)
+    }
+
     /// Time goes by until the tables may be looked at, now and a while later.
     pub(crate) fn finish(&mut self) -> Result<(), Trouble> {
         if !self.timed {
@@ -140,8 +161,9 @@ impl Scene {
             if to <= self.now {
                 return Ok(());
             }
-            self.now = to;
-            // This may end a connection on which another hangs.
+            // A connection on which others hang gets another minute each time that it ends:
+            // each is to be seen.
+            self.now = to.min(self.now + STRIDE);
             self.subject.advance(self.now)?;
         }
     }

@@ -54,6 +54,12 @@ pub(crate) struct Shape {
     pub(crate) mtus: &'static [usize],
     /// Number of clients.
     pub(crate) clients: usize,
+    /// Pauses among packets, where time goes by.
+    pub(crate) waits: usize,
+    /// How long they may be, in seconds.
+    pub(crate) pauses: &'static [u64],
+    /// Seconds after which lblc and lblcr forget, if they are looked at.
+    pub(crate) forgets: Option<u64>,
     /// Least and greatest number of packets.
     pub(crate) packets: (usize, usize),
 }
@@ -77,6 +83,8 @@ pub(crate) enum Edit {
     Zero,
     /// A setting gets another value.
     Setting,
+    /// The timeouts that `ipvsadm --set` changes get other values.
+    Timeouts,
 }
 
 impl Shape {
@@ -100,6 +108,9 @@ impl Shape {
         tired: 0,
         mtus: &[1500],
         clients: 20,
+        waits: 2,
+        pauses: &[3, 15, 65, 130, 400, 1000],
+        forgets: None,
         packets: (60, 400),
     };
 
@@ -107,6 +118,7 @@ impl Shape {
     pub(crate) fn play(&self, scene: &mut Scene) -> Result<(), Trouble> {
         scene.reuses = self.reuses;
         scene.tired = self.tired;
+        scene.forgets(self.forgets.map(Duration::from_secs));
         if let Some(mtu) = scene.rng.one_of(self.mtus)
             && *mtu != 1500
         {
@@ -124,7 +136,7 @@ impl Shape {
             }
             scene.services.push(service);
         }
-        for _ in 0..scene.rng.between(self.packets.0, self.packets.1) {
+        for _ in 0..scene.rng.between(self.packets.0, self.packets.1) * scene.longer {
             self.event(scene)?;
         }
         for listing in ["--thresholds", "--persistent-conn"] {
@@ -139,8 +151,8 @@ impl Shape {
         {
             return self.edit(scene, *edit);
         }
-        if scene.timed && scene.rng.chance(2) {
-            let seconds = scene.rng.pick([3, 15, 65, 130, 400, 1000]);
+        if scene.timed && scene.rng.chance(self.waits) {
+            let seconds = scene.rng.one_of(self.pauses).copied().unwrap_or(1);
             return scene.wait(Duration::from_secs(seconds));
         }
         if scene.rng.chance(self.listings) {
@@ -288,6 +300,7 @@ impl Shape {
             }),
             Edit::DeleteServer if !service.servers.is_empty() => {
                 let server = service.servers.remove(which);
+                scene.deleted(server.address);
                 service.gone.push(server);
                 Some(format!("ipvsadm -d {name} -r {}", server.address))
             }
@@ -297,6 +310,13 @@ impl Shape {
                     scene.rng.chance(60).then(|| service.gone.pop()).flatten();
                 let server =
                     old.unwrap_or_else(|| self.server(&mut scene.rng, v6, service.address.port()));
+                // The kernel would keep the route of the old method: see PARITY.md.
+                let known = service.gone.iter().find(|it| it.address == server.address);
+                let server = known.copied().unwrap_or(server);
+                if !scene.may_add(server.address) {
+                    scene.services.push(service);
+                    return Ok(());
+                }
                 let line = self.add(scene, &service, &server);
                 // One that is there already is refused.
                 if service.servers.iter().all(|it| it.address != server.address) {
@@ -310,6 +330,7 @@ impl Shape {
                 Some(format!("ipvsadm -E {name} -s {scheduler}{persistent} {}", service.options))
             }
             Edit::DeleteService => {
+                service.servers.iter().for_each(|server| scene.deleted(server.address));
                 scene.gone.push(service);
                 scene.command(format!("ipvsadm -D {name}"))?;
                 return scene.pause();
@@ -322,6 +343,12 @@ impl Shape {
                 let value = scene.rng.one_of(values)?;
                 Some(format!("sysctl -w net.ipv4.vs.{name}={value}"))
             }),
+            Edit::Timeouts => {
+                let tcp = scene.rng.pick([0, 10, 60, 900, 7200]);
+                let fin = scene.rng.pick([0, 5, 30, 120]);
+                let udp = scene.rng.pick([0, 10, 60, 300]);
+                Some(format!("ipvsadm --set {tcp} {fin} {udp}"))
+            }
             Edit::DeleteServer | Edit::AddService => None,
         };
         scene.services.push(service);
@@ -339,6 +366,10 @@ impl Shape {
 
     /// A service that was deleted comes again, with the destinations it had.
     fn revive(&self, scene: &mut Scene) -> Result<(), Trouble> {
+        let may_add = |it: &Service| it.servers.iter().all(|server| scene.may_add(server.address));
+        if !scene.gone.last().is_some_and(may_add) {
+            return Ok(());
+        }
         if let Some(service) = scene.gone.pop() {
             for line in self.lines(scene, &service) {
                 scene.command(line)?;

@@ -14,8 +14,8 @@ pub(crate) struct Topic {
     pub(crate) shape: Shape,
 }
 
-const EVERY: &[Protocol] = &[Protocol::Tcp, Protocol::Udp, Protocol::Sctp];
-const EVERY_WAY: &[Method] = &[Method::Nat, Method::Nat, Method::Dr, Method::Tunnel];
+pub(crate) const EVERY: &[Protocol] = &[Protocol::Tcp, Protocol::Udp, Protocol::Sctp];
+pub(crate) const EVERY_WAY: &[Method] = &[Method::Nat, Method::Nat, Method::Dr, Method::Tunnel];
 const TUNNELS: &[Method] = &[
     Method::Mixed("-i"),
     Method::Mixed("-i --tun-type gue --tun-port 6080 --tun-nocsum"),
