@@ -115,9 +115,7 @@ impl Shared {
                 return;
             }
             // An error is "no more", or an ICMP error for an earlier answer.
-            while let Ok(()) = self.answer_one(socket, &mut datagram) {
-                self.answered.fetch_add(1, Ordering::Relaxed);
-            }
+            while let Ok(()) = self.answer_one(socket, &mut datagram) {}
         }
     }
 
@@ -144,6 +142,8 @@ impl Shared {
         // the datagram came in by (which may be that of a decapsulator).
         let source = sent_to.map(|info| libc::in6_pktinfo { ipi6_ifindex: 0, ..info });
         let control: Vec<_> = source.iter().map(ControlMessage::Ipv6PacketInfo).collect();
+        // Before it leaves: who has the answer may look.
+        self.answered.fetch_add(1, Ordering::Relaxed);
         let answer = [
             IoSlice::new(self.name.as_bytes()),
             IoSlice::new(b" "),
