@@ -12,7 +12,9 @@ use anyhow::{Context as _, Result, bail, ensure};
 use ipvs_e2e::{AS_PROGRAM, Bed, Method, Plane, vip};
 use ipvs_lab::{ChildGuard, End, HttpClient, HttpServer, IpNet, Namespace, veth};
 
-pub(crate) const NEEDS_KEEPALIVED: &[&str] = &["keepalived"];
+use crate::visitor::{self, Trouble, visiting};
+
+pub(crate) const NEEDS_KEEPALIVED: &[&str] = &["keepalived", visitor::NEEDS];
 pub(crate) const NEEDS_LDIRECTORD: &[&str] = &["ldirectord", "ipvsadm"];
 pub(crate) const NEEDS_PYTHON: &[&str] = &["python3"];
 
@@ -164,27 +166,36 @@ pub(crate) fn keepalived(plane: Plane) -> Result<()> {
     let mut program = start(&bed, bed.lab.director(), &[&words[..], &more].concat(), &log)?;
 
     let all = [("10.1.0.11:80", 1), ("10.1.0.12:80", 2), ("10.1.0.13:80", 3)];
-    let outcome = (|| -> Result<()> {
-        await_dests(&bed, &all)?;
+    let visited = |trouble: &Trouble| -> Result<()> {
         pages(&bed, &["rs1", "rs2", "rs3"])?;
-        drop(first);
-        await_dests(&bed, &all[1..]).context("TCP_CHECK takes one out")?;
+        trouble.during(|| {
+            drop(first);
+            await_dests(&bed, &all[1..]).context("TCP_CHECK takes one out")
+        })?;
         pages(&bed, &["rs2", "rs3"])?;
-        drop(second);
-        let inhibited = [("10.1.0.12:80", 0), ("10.1.0.13:80", 3)];
-        await_dests(&bed, &inhibited).context("HTTP_GET inhibits one")?;
+        trouble.during(|| {
+            drop(second);
+            let inhibited = [("10.1.0.12:80", 0), ("10.1.0.13:80", 3)];
+            await_dests(&bed, &inhibited).context("HTTP_GET inhibits one")
+        })?;
         pages(&bed, &["rs3"])?;
-        fs::remove_file(&mark)?;
-        let sorry = [("10.1.0.12:80", 0), ("10.1.0.14:80", 1)];
-        await_dests(&bed, &sorry).context("without quorum there is the sorry server")?;
+        trouble.during(|| {
+            fs::remove_file(&mark)?;
+            let sorry = [("10.1.0.12:80", 0), ("10.1.0.14:80", 1)];
+            await_dests(&bed, &sorry).context("without quorum there is the sorry server")
+        })?;
         pages(&bed, &["rs4"])?;
         let _revived = (web(&bed, 0)?, web(&bed, 1)?);
         fs::write(&mark, "")?;
         await_dests(&bed, &all).context("all are well again")?;
         pages(&bed, &["rs1", "rs2", "rs3"])
-    })();
+    };
+    let url = format!("http://{}/", service());
+    let outcome = await_dests(&bed, &all).and_then(|()| visiting(&bed, &url, visited));
+    // First of all: a child that outlives it never ends.
+    let has_ended = program.terminate(PATIENCE)?;
     outcome.with_context(|| fs::read_to_string(&log).unwrap_or_default())?;
-    ensure!(program.terminate(PATIENCE)?, "keepalived does not end");
+    ensure!(has_ended, "keepalived does not end");
     ensure!(listed(&bed)?.is_empty(), "it takes its services with it");
     Ok(())
 }

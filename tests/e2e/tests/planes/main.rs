@@ -27,6 +27,7 @@ mod streams;
 mod tags;
 mod trial;
 mod tunnels;
+mod visitor;
 mod web;
 
 use std::ffi::OsString;
