@@ -17,7 +17,7 @@ use crate::listener::Listener;
 use crate::metrics::Metrics;
 use crate::peer::{Peer, Stay};
 use crate::rights::Rights;
-use crate::{DaemonError, Options, pins, start};
+use crate::{DaemonError, Options, manager, pins, start};
 
 /// How often the plane is looked after.
 const TICK: Duration = Duration::from_secs(1);
@@ -68,6 +68,7 @@ impl Daemon {
         }
         listener.publish()?;
         tracing::info!("listening on {}", options.socket.display());
+        manager::tell_ready(director.choice());
         let (peers, next_tick) = (Vec::new(), now + TICK);
         Ok(Self {
             director,
@@ -99,6 +100,7 @@ impl Daemon {
             }
             self.look_after(ready.host, now)?;
         }
+        manager::tell_stopping();
         match self.director.driven {
             Driven::Bpf { .. } => tracing::info!("ended; the eBPF plane goes on without a daemon"),
             Driven::User(_) => tracing::info!("ended, and the user-space plane with it"),
@@ -153,10 +155,12 @@ impl Daemon {
                 return Ok(true);
             }
             let Some(config) = &self.config else { continue };
+            manager::tell_reloading();
             match config.load(&mut self.director) {
                 Ok(changes) => tracing::info!(changes, "the configuration was read again"),
                 Err(why) => tracing::error!("{why} (nothing was changed)"),
             }
+            manager::tell_ready(self.director.choice());
         }
         Ok(false)
     }
@@ -229,6 +233,7 @@ impl Daemon {
                 return Err(DaemonError::PlaneEnded);
             }
             self.director.plane().tick();
+            manager::tell_alive();
             self.next_tick = now + TICK;
         }
         Ok(())

@@ -130,6 +130,11 @@ impl Director {
         matches!(self.driven, Driven::Bpf { .. })
     }
 
+    /// Which plane it is, and why, in a line.
+    pub(crate) fn choice(&self) -> &str {
+        &self.choice
+    }
+
     /// All that there is to say of the plane, line by line.
     pub(crate) fn words(&mut self) -> Vec<String> {
         let mut lines = vec![self.choice.clone()];

@@ -22,6 +22,7 @@ mod director;
 mod error;
 mod host;
 mod listener;
+mod manager;
 mod metrics;
 mod options;
 mod peer;

@@ -19,6 +19,7 @@ mod host;
 mod htb;
 mod import;
 mod malformed;
+mod manager;
 mod metrics;
 mod netfilter;
 mod sctp;
@@ -148,6 +149,8 @@ const TESTS: &[Test] = &[
     ("prometheus_scrapes_what_the_director_does", metrics::NEEDS, &PLANES, metrics::scraped),
     ("metrics_are_served_while_services_are_restored", &[], &PLANES, metrics::while_restoring),
     ("metrics_need_an_address_of_their_own", &[], BPF, metrics::address_in_use),
+    ("the_service_manager_hears_how_the_daemon_stands", &[], &PLANES, manager::told),
+    ("systemd_understands_the_unit", manager::NEEDS_ANALYZE, USER, manager::unit),
     ("one_daemon_at_a_time", &[], &PLANES, start::one_at_a_time),
     ("status_says_what_is_wrong_and_what_to_do", &[], &PLANES, start::status),
     ("a_log_in_json_is_json_from_start_to_end", &[], USER, start::json_log),
