@@ -9,7 +9,7 @@ use std::process::{Command, ExitCode};
 
 use crate::adm::{Endpoint, split_endpoint};
 
-const HELP: &str = "Usage: ipvs exec [--socket PATH] [--] PROGRAM [ARGUMENTS]
+pub(crate) const HELP: &str = "Usage: ipvs exec [--socket PATH] [--] PROGRAM [ARGUMENTS]
 Runs PROGRAM with libipvs_preload.so before its libraries: what it asks the kernel's
 IPVS, the daemon answers. Its other sockets are not touched. A program that is linked
 statically, or makes system calls by itself (as those in Go), does not notice.

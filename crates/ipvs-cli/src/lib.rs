@@ -6,6 +6,7 @@ pub mod adm;
 pub mod daemon;
 pub mod demo;
 pub mod exec;
+mod manual;
 pub mod proc;
 pub mod program;
 pub mod sysctl;

@@ -14,6 +14,11 @@ const HELP: &str = "Usage: ipvs proc FILE...
 Shows what a kernel shows in /proc/net/FILE, one of:
 ";
 
+/// How it is used.
+pub(crate) fn help() -> String {
+    format!("{HELP}  {}\n", FILES.join("\n  "))
+}
+
 /// Runs `ipvs proc` with these arguments, the first of which is the name that
 /// it gives itself in messages; returns the exit status.
 pub fn run<T: Transport>(
@@ -35,17 +40,16 @@ fn execute<T: Transport>(
     let mut words = args.iter().map(|arg| arg.to_string_lossy());
     let program = words.next().unwrap_or_default().into_owned();
     let files: Vec<String> = words.map(std::borrow::Cow::into_owned).collect();
-    let files_of_help = || format!("  {}\n", FILES.join("\n  "));
     if files.iter().any(|file| file == "-h" || file == "--help") {
-        write!(stdout, "{HELP}{}", files_of_help())?;
+        stdout.write_all(help().as_bytes())?;
         return Ok(0);
     }
     if let Some(unknown) = files.iter().find(|file| !FILES.contains(&file.as_str())) {
-        write!(stderr, "{program}: no file `{unknown}'\n{HELP}{}", files_of_help())?;
+        write!(stderr, "{program}: no file `{unknown}'\n{}", help())?;
         return Ok(2);
     }
     if files.is_empty() {
-        write!(stderr, "{HELP}{}", files_of_help())?;
+        stderr.write_all(help().as_bytes())?;
         return Ok(2);
     }
     let mut session = match connect() {

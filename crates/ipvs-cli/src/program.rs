@@ -24,6 +24,8 @@ const USAGE: &str =
        ipvs sysctl [ARGUMENTS]  read and change net.ipv4.vs (see ipvs sysctl -h)
        ipvs proc FILE...        what a kernel shows in /proc/net (see ipvs proc -h)
        ipvs exec PROGRAM...     an unmodified program with this director (see ipvs exec -h)
+       ipvs completions SHELL   what completes these commands in a shell
+       ipvs man DIR             their man pages
        ipvs adm ARGUMENTS...    what ipvsadm does (see ipvs adm -h)
 By another name (ipvsadm, ipvsadm-save, ipvsadm-restore) it is that program.
 ";
@@ -61,7 +63,7 @@ pub fn run(mut args: Vec<OsString>) -> ExitCode {
         Some("demo") => demo::run(args),
         Some(
             "daemon" | "detach" | "status" | "mark" | "check" | "plan" | "apply" | "confirm"
-            | "rollback" | "export" | "import" | "takeover",
+            | "rollback" | "export" | "import" | "takeover" | "completions" | "man",
         ) => daemon::run(args),
         Some("-h" | "--help" | "help") => usage(&mut io::stdout(), 0),
         _ => usage(&mut io::stderr(), 2),

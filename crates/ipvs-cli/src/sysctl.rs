@@ -11,7 +11,7 @@ use ipvs_netlink::{Client, ClientError, Errno};
 
 use crate::adm::{Session, Unreachable, system_text};
 
-const HELP: &str = "Usage: ipvs sysctl [-w] [-a] [-n | -N] [-e] [-q] [NAME[=VALUE]...]
+pub(crate) const HELP: &str = "Usage: ipvs sysctl [-w] [-a] [-n | -N] [-e] [-q] [NAME[=VALUE]...]
 Reads and changes the director's settings, named as in /proc/sys/net/ipv4/vs, with or
 without net.ipv4.vs. in front; without a name shows all.
   -w, --write    every argument is a change

@@ -34,7 +34,7 @@ pub use endpoint::{Endpoint, split_endpoint};
 pub(crate) use errors::system_text;
 pub(crate) use list::save_lines;
 
-const HELP: &str = include_str!("help.txt");
+pub(crate) const HELP: &str = include_str!("help.txt");
 /// What programs that ask for the version expect: the tool that this one equals.
 const VERSION: &str = "ipvsadm v1.31 2019/12/24 (compiled with popt and IPVS v1.2.1)";
 const SAVE_HELP: &str = "ipvsadm-save: Script to save the IPVS table to stdout.

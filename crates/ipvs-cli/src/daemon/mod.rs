@@ -13,12 +13,18 @@ use std::fs::OpenOptions;
 use std::io::{self, IsTerminal as _, Write};
 use std::process::ExitCode;
 
-use clap::Parser as _;
+use clap::{CommandFactory as _, Parser as _};
 use ipvs_daemon::Daemon;
 use tracing::Level;
 
 pub(crate) use self::options::Plane;
 use self::options::{Cli, LogFormat, Task};
+use crate::manual;
+
+/// The command lines of all these.
+pub(crate) fn command() -> clap::Command {
+    Cli::command()
+}
 
 /// Runs the command line `ipvs SUBCOMMAND …`, the program's name first.
 pub fn run(args: Vec<OsString>) -> ExitCode {
@@ -70,6 +76,13 @@ pub fn run(args: Vec<OsString>) -> ExitCode {
             Ok(true) => ExitCode::from(2),
             outcome => said("ipvs import", outcome.map(drop)),
         },
+        Task::Completions { shell } => {
+            said("ipvs completions", manual::complete(shell, &mut io::stdout().lock()))
+        }
+        Task::Man { folder } => {
+            let written = manual::write_pages(&folder);
+            said("ipvs man", written.map_err(|error| format!("{}: {error}", folder.display())))
+        }
         Task::Takeover(options) => said("ipvs takeover", takeover::run(&options)),
         Task::Plan(options) => match config::plan(&options) {
             Ok(true) => ExitCode::from(2),

@@ -46,6 +46,17 @@ pub(super) enum Task {
     /// Have the daemon hold what the kernel's own IPVS holds: services, destinations,
     /// timeouts, settings and sync daemons, all in one step or none; not its connections
     Takeover(super::takeover::Takeover),
+    /// Print what completes these commands in a shell
+    Completions {
+        /// The shell
+        shell: clap_complete::Shell,
+    },
+    /// Write the man pages of these commands, and of ipvsadm, to a folder
+    Man {
+        /// Where to
+        #[arg(value_name = "DIR")]
+        folder: PathBuf,
+    },
 }
 
 /// A data plane, as it is typed.

@@ -18,7 +18,7 @@ use std::process::ExitCode;
 use std::time::Duration;
 
 use anyhow::Context as _;
-use clap::Parser;
+use clap::{CommandFactory as _, Parser};
 
 use self::report::Report;
 use self::screen::Screen;
@@ -44,6 +44,11 @@ fn seconds(text: &str) -> Result<f64, String> {
         Ok(number) if (0.5..=3600.0).contains(&number) => Ok(number),
         _ => Err("it is to be a number from 0.5 to 3600".to_owned()),
     }
+}
+
+/// The command line.
+pub(crate) fn command() -> clap::Command {
+    Options::command()
 }
 
 /// Runs the command line `ipvs demo …`, the program's name first.
