@@ -313,6 +313,12 @@ extern "C" fn ipvs_egress(ctx: *mut SkBuff) -> i32 {
     if came_by != 0 {
         return TC_ACT_UNSPEC;
     }
+    // SAFETY: the context is this program's.
+    let priority = unsafe { &mut (*ctx).priority };
+    if *priority == own::FROM_DAEMON {
+        *priority = 0;
+        return TC_ACT_UNSPEC;
+    }
     let Some(settings) = tables::settings() else { return TC_ACT_UNSPEC };
     let mut frame = SkbFrame { ctx };
     frame.pull(HEADERS_LEN);

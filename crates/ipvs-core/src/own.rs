@@ -11,6 +11,11 @@ use crate::tables::Tables;
 use crate::time::Instant;
 use crate::verdict::{Outcome, Reason, Verdict};
 
+/// The priority that packets have which a plane's own daemon sends: they have been through the
+/// director. No class of a queueing discipline has it, and those that go by its low bits take
+/// it for none.
+pub const FROM_DAEMON: u32 = 0xf1f5_0000;
+
 /// Takes a packet that the host itself sends, by the interface `ifindex`, through the
 /// director: a destination on the host may have made it. It goes its way, if need be
 /// translated.

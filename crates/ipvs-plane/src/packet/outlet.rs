@@ -3,6 +3,7 @@
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 
+use ipvs_core::own::FROM_DAEMON;
 use rustix::net::sockopt;
 
 use super::pool::Pool;
@@ -41,9 +42,11 @@ impl Outlet {
         })
     }
 
-    /// A socket that sends by interface `ifindex` and receives nothing.
+    /// A socket that sends by interface `ifindex` and receives nothing, for a daemon whose
+    /// programs look at what the host sends.
     pub(crate) fn open(ifindex: u32) -> io::Result<Self> {
         let outlet = Self::new()?;
+        sys::set_priority(outlet.as_fd(), FROM_DAEMON)?;
         sys::bind(outlet.as_fd(), ifindex, 0)?;
         Ok(outlet)
     }

@@ -33,11 +33,25 @@ pub(crate) fn set_packet_option<T: Copy>(
     option: c_int,
     value: &T,
 ) -> io::Result<()> {
+    set_option(socket, libc::SOL_PACKET, option, value)
+}
+
+/// Gives what the socket sends a priority.
+pub(crate) fn set_priority(socket: BorrowedFd<'_>, priority: u32) -> io::Result<()> {
+    set_option(socket, libc::SOL_SOCKET, libc::SO_PRIORITY, &priority)
+}
+
+fn set_option<T: Copy>(
+    socket: BorrowedFd<'_>,
+    level: c_int,
+    option: c_int,
+    value: &T,
+) -> io::Result<()> {
     let start: *const c_void = ptr::from_ref(value).cast();
     let len = libc::socklen_t::try_from(size_of::<T>()).map_err(io::Error::other)?;
     let fd = socket.as_raw_fd();
     // SAFETY: `start` and `len` describe `value`, which lives during the call and is only read.
-    let outcome = unsafe { libc::setsockopt(fd, libc::SOL_PACKET, option, start, len) };
+    let outcome = unsafe { libc::setsockopt(fd, level, option, start, len) };
     if outcome < 0 { Err(io::Error::last_os_error()) } else { Ok(()) }
 }
 
