@@ -58,7 +58,7 @@ fn visit(bed: &Bed, url: &str, trouble: &Trouble) -> (u64, Vec<String>) {
         match programs::run(bed.lab.client(), "curl", &options) {
             Ok(_) => answered += 1,
             Err(error) if before.is_multiple_of(2) && before == trouble.age() => {
-                failed.push(format!("{error:#}"));
+                failed.push(format!("age {before}: {error:#}"));
             }
             Err(_) => {}
         }
