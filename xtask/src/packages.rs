@@ -8,7 +8,7 @@ use crate::run::{exists, run, say};
 type Driven = (&'static str, &'static str);
 
 /// Those that tests start.
-const DRIVEN: [Driven; 17] = [
+const DRIVEN: [Driven; 18] = [
     ("nginx", "nginx-light"),
     ("curl", "curl"),
     ("wrk", "wrk"),
@@ -26,6 +26,7 @@ const DRIVEN: [Driven; 17] = [
     ("keepalived", "keepalived"),
     ("ldirectord", "ldirectord"),
     ("prometheus", "prometheus"),
+    ("systemd-analyze", "systemd"),
 ];
 
 /// Installs what is missing, if this is Debian and we may; returns the

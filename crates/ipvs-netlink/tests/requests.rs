@@ -7,8 +7,10 @@
     reason = "the whole file is a test module"
 )]
 
+mod framing;
 mod support;
 
+use framing::request;
 use ipvs_core::addr::{Addr, Family};
 use ipvs_core::service::{ServiceFlags, ServiceKey, ServiceSpec};
 use ipvs_netlink::attr::{Attrs, Writer};
@@ -20,19 +22,6 @@ use support::SmallTable;
 
 const REQUEST: u16 = flags::REQUEST | flags::ACK;
 const DUMP: u16 = flags::REQUEST | flags::DUMP;
-
-/// A request of `family` with the attributes that `write` writes.
-fn request(family: u16, flags: u16, command: u8, write: impl FnOnce(&mut Writer)) -> Vec<u8> {
-    let mut attrs = Writer::new();
-    write(&mut attrs);
-    let len = u32::try_from(20 + attrs.len()).unwrap();
-    let mut bytes = len.to_ne_bytes().to_vec();
-    bytes.extend(family.to_ne_bytes());
-    bytes.extend(flags.to_ne_bytes());
-    bytes.extend([7, 0, 0, 0, 9, 0, 0, 0, command, 1, 0, 0]);
-    bytes.extend(attrs.bytes());
-    bytes
-}
 
 fn ipvs(flags: u16, command: u8, write: impl FnOnce(&mut Writer)) -> Vec<u8> {
     request(numbers::FAMILY_ID, flags, command, write)

@@ -6,10 +6,12 @@
     reason = "the whole file is a test module"
 )]
 
+mod framing;
 mod support;
 
 use std::io;
 
+use framing::request;
 use ipvs_core::addr::{Addr, Family};
 use ipvs_core::command::Command;
 use ipvs_core::dest::{DestKey, DestSpec};
@@ -17,7 +19,6 @@ use ipvs_core::mark::MarkRule;
 use ipvs_core::service::{ServiceFlags, ServiceKey, ServiceSpec};
 use ipvs_core::snapshot::Control as _;
 use ipvs_core::sysctl;
-use ipvs_netlink::attr::Writer;
 use ipvs_netlink::client::{LocalTransport, Transport};
 use ipvs_netlink::message::{Messages, flags};
 use ipvs_netlink::numbers::{self, command, svc, top};
@@ -47,29 +48,8 @@ fn dest(number: u8) -> DestKey {
     DestKey::new(Family::V4, Addr::v4([10, 1, 0, number]), 80)
 }
 
-const fn weighing(weight: i32) -> DestSpec {
-    DestSpec {
-        weight,
-        upper: 0,
-        lower: 0,
-        tunnel_port: 0,
-        tunnel_flags: 0,
-        tunnel_type: 0,
-        method: 0,
-        reserved: [0; 2],
-    }
-}
-
-fn request(family: u16, flags: u16, number: u8, write: impl FnOnce(&mut Writer)) -> Vec<u8> {
-    let mut attrs = Writer::new();
-    write(&mut attrs);
-    let len = u32::try_from(20 + attrs.len()).unwrap();
-    let mut bytes = len.to_ne_bytes().to_vec();
-    bytes.extend(family.to_ne_bytes());
-    bytes.extend(flags.to_ne_bytes());
-    bytes.extend([7, 0, 0, 0, 9, 0, 0, 0, number, 1, 0, 0]);
-    bytes.extend(attrs.bytes());
-    bytes
+fn weighing(weight: i32) -> DestSpec {
+    DestSpec { weight, ..DestSpec::default() }
 }
 
 /// A request to add a service.

@@ -617,6 +617,9 @@ impl<S: Store> Registry<S> {
                     ending.push(id);
                 }
             });
+            if ending.is_empty() {
+                break;
+            }
             ending.into_iter().try_for_each(|id| self.store.end(id))?;
         }
         Ok(())

@@ -61,7 +61,7 @@ mod tests {
 
     use super::*;
     use crate::registry::tests::{
-        Tested, add_dest, add_service, dest, found, id_of, pass_interval, registry, service,
+        Tested, add_dest, add_service, dest, found, id_of, pass_interval, rebind, registry, service,
     };
 
     fn id(registry: &Tested) -> DestId {
@@ -89,10 +89,8 @@ mod tests {
         registry.apply(&[Command::Zero(None)]).unwrap();
         assert_eq!(registry.service(&service(80)).unwrap().counters.in_bytes, 0);
         assert_eq!(octets(&mut registry), (100, 100, vec![100]));
-        let Command::AddService(key, spec) = add_service(80) else { unreachable!() };
-        let spec = ipvs_core::service::ServiceSpec { scheduler: "wlc".into(), ..spec };
         let quiesce = Command::EditDest(service(80), dest(1), DestSpec::default());
-        registry.apply(&[Command::EditService(key, spec), quiesce]).unwrap();
+        registry.apply(&[rebind("wlc"), quiesce]).unwrap();
         count(&mut registry, 10);
         assert_eq!(octets(&mut registry), (110, 110, vec![110]));
         assert_eq!(registry.measure().services[0].dests[0].weight, 0);

@@ -63,15 +63,18 @@ pub(super) fn service(port: u16) -> ServiceKey {
     ServiceKey::address(Family::V4, 6, Addr::v4([192, 0, 2, 10]), port)
 }
 
-pub(super) fn add_service(port: u16) -> Command {
-    let spec = ServiceSpec {
-        scheduler: Name::from("rr"),
+fn scheduled_by(scheduler: &str) -> ServiceSpec {
+    ServiceSpec {
+        scheduler: Name::from(scheduler),
         engine: Name::default(),
         flags: 0,
         timeout: 300,
         netmask: [255; 4],
-    };
-    Command::AddService(service(port), spec)
+    }
+}
+
+pub(super) fn add_service(port: u16) -> Command {
+    Command::AddService(service(port), scheduled_by("rr"))
 }
 
 pub(super) fn dest(number: u8) -> DestKey {
@@ -275,9 +278,8 @@ fn what_a_deleted_service_left_is_freed_after_its_connections_under_a_new_daemon
     second.apply(&add_all).unwrap();
 }
 
-fn rebind(scheduler: &str) -> Command {
-    let Command::AddService(key, spec) = add_service(80) else { unreachable!() };
-    Command::EditService(key, ServiceSpec { scheduler: Name::from(scheduler), ..spec })
+pub(super) fn rebind(scheduler: &str) -> Command {
+    Command::EditService(service(80), scheduled_by(scheduler))
 }
 
 /// What a new daemon finds of the only service.

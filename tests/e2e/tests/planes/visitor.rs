@@ -4,7 +4,7 @@
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::thread;
 
-use anyhow::{Result, ensure};
+use anyhow::{Result, anyhow, ensure};
 use ipvs_e2e::{Bed, programs};
 
 pub(crate) const NEEDS: &str = "curl";
@@ -30,6 +30,15 @@ impl Trouble {
     }
 }
 
+/// Ends the visits, also if the work panics: the test would wait for them for ever.
+struct Over<'a>(&'a AtomicBool);
+
+impl Drop for Over<'_> {
+    fn drop(&mut self) {
+        self.0.store(true, Ordering::SeqCst);
+    }
+}
+
 /// Gets `url` again and again while `work` goes on, and fails for what fails without excuse.
 pub(crate) fn visiting<R>(
     bed: &Bed,
@@ -39,9 +48,11 @@ pub(crate) fn visiting<R>(
     let trouble = Trouble::default();
     thread::scope(|scope| {
         let visitor = scope.spawn(|| visit(bed, url, &trouble));
+        let over = Over(&trouble.over);
         let done = work(&trouble);
-        trouble.over.store(true, Ordering::SeqCst);
-        let (answered, failed) = visitor.join().unwrap_or_default();
+        drop(over);
+        let (answered, failed) =
+            visitor.join().map_err(|_panic| anyhow!("the visitor has panicked"))?;
         let done = done?;
         ensure!(failed.is_empty(), "{answered} answered, and without excuse not: {failed:#?}");
         ensure!(answered != 0, "no request was answered");
