@@ -61,6 +61,7 @@ mod outer;
 mod pattern;
 mod route;
 mod seen;
+mod softirq;
 mod sys;
 pub mod testing;
 mod topology;
@@ -83,6 +84,7 @@ pub use self::{
     pattern::{Fnv1a, Pattern},
     route::Route,
     seen::Seen,
+    softirq::handle_packets_first,
     topology::{Plan, RealServer, Segment, ServerHost, Topology, VIP4, VIP6},
     udp_echo::UdpEcho,
     userns::{can_make_namespaces, enter_private_mounts, enter_user_namespace},

@@ -1,5 +1,8 @@
 //! The system calls that no safe wrapper offers; the only unsafe code of the lab.
-#![expect(unsafe_code, reason = "ioctl, setsockopt and pre_exec have no safe form")]
+#![expect(
+    unsafe_code,
+    reason = "ioctl, setsockopt, sched_setscheduler and pre_exec have no safe form"
+)]
 
 use std::{
     ffi::{c_char, c_int, c_void},
@@ -15,7 +18,7 @@ use nix::{
     fcntl::{OFlag, open},
     sched::{CloneFlags, setns, unshare},
     sys::{prctl, signal::Signal, stat::Mode},
-    unistd::{getegid, geteuid, getppid, write},
+    unistd::{Pid, getegid, geteuid, getppid, write},
 };
 
 /// Lets the command's process enter a network namespace before it runs its program, and die
@@ -135,6 +138,17 @@ pub(crate) fn bind_packet_socket(
     let length = libc::socklen_t::try_from(size_of_val(&address)).map_err(io::Error::other)?;
     // SAFETY: the pointer and the length describe `address`, which lives during the call.
     let outcome = unsafe { libc::bind(socket.as_raw_fd(), (&raw const address).cast(), length) };
+    if outcome < 0 { Err(io::Error::last_os_error()) } else { Ok(()) }
+}
+
+/// Lets a thread run before all that are not real-time threads, as soon as it has work.
+pub(crate) fn run_first(thread: Pid) -> io::Result<()> {
+    // SAFETY: `sched_param` is a C structure of integers, for all of which zero is valid.
+    let mut order: libc::sched_param = unsafe { mem::zeroed() };
+    order.sched_priority = 1;
+    // SAFETY: the pointer names `order`, which lives during the call.
+    let outcome =
+        unsafe { libc::sched_setscheduler(thread.as_raw(), libc::SCHED_FIFO, &raw const order) };
     if outcome < 0 { Err(io::Error::last_os_error()) } else { Ok(()) }
 }
 

@@ -5,7 +5,7 @@ use std::fs;
 use std::path::Path;
 
 use anyhow::{Context as _, Result};
-use ipvs_lab::load_modules;
+use ipvs_lab::{handle_packets_first, load_modules};
 use nix::errno::Errno;
 use nix::mount::{MsFlags, mount};
 
@@ -73,5 +73,5 @@ pub(crate) fn prepare(jobs: &Path) -> Result<()> {
     for (key, value) in ERRORS {
         fs::write(format!("/proc/sys/net/ipv4/{key}"), value)?;
     }
-    Ok(())
+    handle_packets_first().context("cannot let packets be handled first")
 }
