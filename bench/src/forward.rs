@@ -13,6 +13,7 @@ use crate::machine::{CpuTime, Machine, go_before_others, take_one_cpu};
 use crate::mode::Mode;
 use crate::packet::{Addresses, frame_len};
 use crate::report::{Report, Sample, Series, figures, ratios};
+use crate::say;
 use crate::subject::{Run, Subject};
 
 /// Packets per second for each way of sending them on, and what it adds to
@@ -189,11 +190,4 @@ fn ask_program(subject: &mut Subject, series: &mut Series) -> Result<()> {
         series.program_ns = (runs > 0).then(|| time.as_secs_f64() * 1e9 / f64::from(runs));
     }
     Ok(())
-}
-
-/// Says how far the bench is, on standard error: the table alone goes to
-/// standard output.
-fn say(line: &str) {
-    // Nobody is left to be told that standard error is closed.
-    drop(writeln!(std::io::stderr().lock(), "{line}"));
 }

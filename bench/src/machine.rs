@@ -1,5 +1,6 @@
 //! On what the figures were taken: a figure without its machine says nothing.
 
+use std::fmt;
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
@@ -43,6 +44,14 @@ impl Machine {
             kernel: kernel.join(" "),
             commit: commit().unwrap_or_else(|| "unknown".to_owned()),
         }
+    }
+}
+
+impl fmt::Display for Machine {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self { processor, processors, virtualized, kernel, commit } = self;
+        let guest = if *virtualized { ", a virtual machine" } else { "" };
+        write!(f, "{processor}, {processors} CPUs{guest}; {kernel}; commit {commit}")
     }
 }
 
@@ -91,15 +100,29 @@ impl CpuTime {
     }
 }
 
+/// The CPUs that this thread may run on.
+pub(crate) fn cpus() -> Result<Vec<usize>> {
+    let allowed = sched_getaffinity(None)?;
+    Ok((0..CpuSet::MAX_CPU).filter(|cpu| allowed.is_set(*cpu)).collect())
+}
+
 /// Binds this thread, and those it starts, to one CPU; returns which.
 pub(crate) fn take_one_cpu(wanted: Option<usize>) -> Result<usize> {
-    let allowed = sched_getaffinity(None)?;
-    let last = (0..CpuSet::MAX_CPU).rev().find(|cpu| allowed.is_set(*cpu));
-    let cpu = wanted.or(last).context("no CPU to run on")?;
+    let cpu = wanted.or(cpus()?.last().copied()).context("no CPU to run on")?;
     let mut one = CpuSet::new();
     one.set(cpu);
     sched_setaffinity(None, &one).with_context(|| format!("cannot run on CPU {cpu} alone"))?;
     Ok(cpu)
+}
+
+/// Does `work` with this thread bound to the last CPU that it may run on: what a program
+/// keeps for each CPU stays in one place.
+pub(crate) fn on_one_cpu<T>(work: impl FnOnce() -> Result<T>) -> Result<T> {
+    let before = sched_getaffinity(None)?;
+    take_one_cpu(None)?;
+    let done = work();
+    sched_setaffinity(None, &before)?;
+    done
 }
 
 /// Has this process go before others on its CPU: not only would they take

@@ -1,15 +1,19 @@
 //! `cargo xtask bench`: what a packet costs on the way through the director,
-//! next to the kernel's own ways of sending it on, and what configuring very much takes.
+//! next to the kernel's own ways of sending it on, what connections take, and what
+//! configuring very much takes.
 
 mod control;
+mod daemon;
 mod director;
 mod forward;
 mod machine;
+mod memory;
 mod mode;
 mod packet;
 mod programs;
 mod report;
 mod rig;
+mod sheet;
 mod subject;
 
 use std::io::{self, Write};
@@ -19,12 +23,16 @@ use anyhow::{Context as _, Result, ensure};
 use clap::{Parser, Subcommand};
 use nix::mount::{MsFlags, mount};
 
-/// Measures what a packet costs, and what the control side takes.
+/// Measures what a packet costs, what connections take, and what the control side takes.
 #[derive(Debug, Parser)]
 #[command(name = "cargo xtask bench")]
+#[command(args_conflicts_with_subcommands = true, arg_required_else_help = true)]
 struct Cli {
     #[command(subcommand)]
-    task: Task,
+    task: Option<Task>,
+    /// One short round of every suite: does it all work?
+    #[arg(long)]
+    smoke: bool,
 }
 
 #[derive(Debug, Subcommand)]
@@ -33,6 +41,8 @@ enum Task {
     Forward(forward::Options),
     /// Seconds to load and list very many services, and to edit one
     Control(control::Options),
+    /// Octets that a connection takes, and what very many cost while nothing moves
+    Memory(memory::Options),
 }
 
 fn main() -> ExitCode {
@@ -55,14 +65,52 @@ fn run(cli: &Cli) -> Result<()> {
     ipvs_lab::enter_private_mounts()?;
     mount(Some("bpf"), director::BPF_FS, Some("bpf"), MsFlags::empty(), None::<&str>)
         .with_context(|| format!("cannot mount a BPF file system on {}", director::BPF_FS))?;
-    let mut text = Vec::new();
-    let outcome = match &cli.task {
-        Task::Forward(options) => forward::run_task(options, &mut text),
-        Task::Control(options) => control::run_task(options, &mut text),
+    let Some(task) = &cli.task else {
+        return smoke();
     };
-    match io::stdout().lock().write_all(&text) {
-        Err(error) if error.kind() != io::ErrorKind::BrokenPipe => return Err(error.into()),
-        _ => {}
-    }
+    let mut text = Vec::new();
+    let outcome = run_task(task, &mut text);
+    print(&text)?;
     outcome
+}
+
+fn run_task(task: &Task, out: &mut Vec<u8>) -> Result<()> {
+    match task {
+        Task::Forward(options) => forward::run_task(options, out),
+        Task::Control(options) => control::run_task(options, out),
+        Task::Memory(options) => memory::run_task(options, out),
+    }
+}
+
+/// Runs each suite as its own `--smoke` does, whatever fails on the way.
+fn smoke() -> Result<()> {
+    let mut failed = Vec::new();
+    // The last binds this process to one CPU.
+    for suite in ["memory", "control", "forward"] {
+        say(&format!("suite {suite}"));
+        let task = Cli::try_parse_from(["bench", suite, "--smoke"])?.task.context("no suite")?;
+        let mut text = Vec::new();
+        let outcome = run_task(&task, &mut text);
+        print(&text)?;
+        if let Err(error) = outcome {
+            say(&format!("suite {suite}: {error:#}"));
+            failed.push(suite);
+        }
+    }
+    ensure!(failed.is_empty(), "failed: {}", failed.join(", "));
+    Ok(())
+}
+
+fn print(text: &[u8]) -> Result<()> {
+    match io::stdout().lock().write_all(text) {
+        Err(error) if error.kind() != io::ErrorKind::BrokenPipe => Err(error.into()),
+        _ => Ok(()),
+    }
+}
+
+/// Says how far the bench is, on standard error: the table alone goes to
+/// standard output.
+fn say(line: &str) {
+    // Nobody is left to be told that standard error is closed.
+    drop(writeln!(io::stderr().lock(), "{line}"));
 }

@@ -5,19 +5,17 @@ mod load;
 mod ours;
 mod report;
 
-use std::ffi::OsString;
 use std::io::Write;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
 use anyhow::{Context as _, Result, bail, ensure};
 
+use crate::daemon;
 use crate::machine::Machine;
+use crate::say;
 use load::{Load, Round};
 use report::{Figures, Report};
-
-/// Where this program finds that it is to be `ipvs`.
-const AS_PROGRAM: &str = "IPVS_BENCH_AS_PROGRAM";
 
 /// What is measured, in order.
 const SUBJECTS: [&str; 3] = ["user", "bpf", KERNEL];
@@ -54,9 +52,7 @@ pub(crate) fn other_program() -> Option<ExitCode> {
         guest::run(Path::new(&folder));
         return Some(ExitCode::FAILURE);
     }
-    std::env::var_os(AS_PROGRAM)?;
-    let args: Vec<OsString> = std::env::args_os().collect();
-    Some(ipvs_cli::program::run(args))
+    daemon::as_program()
 }
 
 /// Runs the bench, and writes the table to `out`.
@@ -119,11 +115,4 @@ fn in_guests(load: Load, rounds: u32) -> Result<Figures> {
         measured.push(one.round);
     }
     Ok(Figures::new(KERNEL, caveat, measured))
-}
-
-/// Says how far the bench is, on standard error: the table alone goes to
-/// standard output.
-fn say(line: &str) {
-    // Nobody is left to be told that standard error is closed.
-    drop(writeln!(std::io::stderr().lock(), "{line}"));
 }

@@ -88,9 +88,7 @@ impl Figures {
 impl Report {
     /// Writes the table.
     pub(crate) fn write(&self, out: &mut impl Write) -> io::Result<()> {
-        let Machine { processor, processors, virtualized, kernel, commit } = &self.machine;
-        let guest = if *virtualized { ", a virtual machine" } else { "" };
-        writeln!(out, "{processor}, {processors} CPUs{guest}; {kernel}; commit {commit}")?;
+        writeln!(out, "{}", self.machine)?;
         writeln!(
             out,
             "{} services with {} destinations each; median (least to greatest) of {} rounds, \
