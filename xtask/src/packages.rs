@@ -8,7 +8,7 @@ use crate::run::{exists, run, say};
 type Driven = (&'static str, &'static str);
 
 /// Those that tests start.
-const DRIVEN: [Driven; 18] = [
+const DRIVEN: [Driven; 19] = [
     ("nginx", "nginx-light"),
     ("curl", "curl"),
     ("wrk", "wrk"),
@@ -27,6 +27,7 @@ const DRIVEN: [Driven; 18] = [
     ("ldirectord", "ldirectord"),
     ("prometheus", "prometheus"),
     ("systemd-analyze", "systemd"),
+    ("openssl", "openssl"),
 ];
 
 /// Installs what is missing, if this is Debian and we may; returns the

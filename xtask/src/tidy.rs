@@ -9,7 +9,7 @@ use crate::run::{cargo, output, workspace};
 
 /// What each crate may use of our own; an arrow that is not here is a mistake.
 /// Tests may use anything.
-const ARROWS: [(&str, &[&str]); 19] = [
+const ARROWS: [(&str, &[&str]); 20] = [
     ("ipvs-wire", &[]),
     ("ipvs-core", &["ipvs-wire"]),
     ("ipvs-bpf-programs", &["ipvs-core", "ipvs-wire"]),
@@ -18,7 +18,11 @@ const ARROWS: [(&str, &[&str]); 19] = [
     ("ipvs-config", &["ipvs-core"]),
     ("ipvs-preload", &["ipvs-netlink"]),
     ("ipvs-lab", &[]),
-    ("ipvs-daemon", &["ipvs-config", "ipvs-core", "ipvs-netlink", "ipvs-plane", "ipvs-wire"]),
+    ("ipvs-health", &["ipvs-config", "ipvs-core"]),
+    (
+        "ipvs-daemon",
+        &["ipvs-config", "ipvs-core", "ipvs-health", "ipvs-netlink", "ipvs-plane", "ipvs-wire"],
+    ),
     (
         "ipvs-cli",
         &["ipvs-config", "ipvs-core", "ipvs-daemon", "ipvs-lab", "ipvs-netlink", "ipvs-plane"],
@@ -43,6 +47,7 @@ const CRATES: &[&str] = &[
     "ipvs-config",
     "ipvs-core",
     "ipvs-daemon",
+    "ipvs-health",
     "ipvs-lab",
     "ipvs-netlink",
     "ipvs-plane",

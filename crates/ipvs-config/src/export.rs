@@ -9,7 +9,7 @@ use ipvs_core::service::{SchedulerKind, ServiceFlags, ServiceKey, ServiceSpec};
 use ipvs_core::sync::SyncDaemon;
 
 use crate::read::{Service, Wanted, every_bit, scheduler_flags};
-use crate::{rule, sync, words};
+use crate::{export_health, rule, sync, words};
 
 /// The text of a file that asks for `wanted`, services sorted by their keys.
 ///
@@ -39,18 +39,19 @@ fn order(key: &ServiceKey) -> impl Ord + use<> {
 }
 
 /// A line; a string takes everything.
-fn line(text: &mut String, key: &str, value: impl std::fmt::Display) {
+pub(crate) fn line(text: &mut String, key: &str, value: impl std::fmt::Display) {
     let _ = writeln!(text, "{key} = {value}");
 }
 
 /// A text in quotes.
-fn quoted(value: &str) -> String {
+pub(crate) fn quoted(value: &str) -> String {
     toml::Value::from(value).to_string()
 }
 
 /// The head of a table, with an empty line in front.
-fn head(text: &mut String, head: &str) {
-    let blank = if text.is_empty() || head == "[[service.destination]]" { "" } else { "\n" };
+pub(crate) fn head(text: &mut String, head: &str) {
+    let is_part = head.trim_start_matches('[').starts_with("service.");
+    let blank = if text.is_empty() || is_part { "" } else { "\n" };
     let _ = writeln!(text, "{blank}{head}");
 }
 
@@ -146,8 +147,11 @@ fn service_table(text: &mut String, service: &Service) {
     if spec.flags & ServiceFlags::PERSISTENT != 0 {
         persistence(text, key.family(), spec);
     }
+    let health = &service.health;
+    export_health::service_tables(text, key, health);
     for (dest, spec) in &service.dests {
-        dest_table(text, key, dest, spec);
+        dest_table(text, "[[service.destination]]", key, dest, spec);
+        export_health::dest_tables(text, health, dest);
     }
 }
 
@@ -181,8 +185,15 @@ fn persistence(text: &mut String, family: Family, spec: &ServiceSpec) {
     line(text, "persistence", format_args!("{{ {} }}", keys.join(", ")));
 }
 
-fn dest_table(text: &mut String, service: &ServiceKey, dest: &DestKey, spec: &DestSpec) {
-    head(text, "[[service.destination]]");
+/// A destination, or a sorry server.
+pub(crate) fn dest_table(
+    text: &mut String,
+    table: &str,
+    service: &ServiceKey,
+    dest: &DestKey,
+    spec: &DestSpec,
+) {
+    head(text, table);
     line(text, "address", quoted(&dest.addr.to_ip(dest.family()).to_string()));
     if dest.port != service.port {
         line(text, "port", dest.port);

@@ -53,6 +53,10 @@ pub(crate) struct Service {
     #[serde(default)]
     pub(crate) one_packet: bool,
     #[serde(default)]
+    pub(crate) check: Vec<Spanned<Check>>,
+    pub(crate) health: Option<Spanned<Health>>,
+    pub(crate) sorry_server: Option<Spanned<Dest>>,
+    #[serde(default)]
     pub(crate) destination: Vec<Spanned<Dest>>,
 }
 
@@ -75,6 +79,51 @@ pub(crate) struct Dest {
     pub(crate) upper_threshold: u32,
     pub(crate) lower_threshold: Option<Spanned<u32>>,
     pub(crate) tunnel: Option<Spanned<Tunnel>>,
+    pub(crate) check: Option<Vec<Spanned<Check>>>,
+}
+
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields, expecting = "a table with on_failure, initial, quorum or hysteresis")]
+pub(crate) struct Health {
+    pub(crate) on_failure: Option<Text>,
+    pub(crate) initial: Option<Text>,
+    pub(crate) quorum: Option<Spanned<u32>>,
+    pub(crate) hysteresis: Option<Spanned<u32>>,
+}
+
+/// The keys of all types of checks; which has which is seen when it is read.
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct Check {
+    pub(crate) r#type: Text,
+    pub(crate) address: Option<Text>,
+    pub(crate) port: Option<Spanned<u16>>,
+    pub(crate) source: Option<Text>,
+    pub(crate) mark: Option<Spanned<u32>>,
+    pub(crate) interval: Option<Text>,
+    pub(crate) retry_interval: Option<Text>,
+    pub(crate) timeout: Option<Text>,
+    pub(crate) delay: Option<Text>,
+    pub(crate) jitter: Option<Spanned<u32>>,
+    pub(crate) rise: Option<Spanned<u32>>,
+    pub(crate) fall: Option<Spanned<u32>>,
+    pub(crate) dampening: Option<Spanned<Dampening>>,
+    pub(crate) method: Option<Text>,
+    pub(crate) path: Option<Text>,
+    pub(crate) host: Option<Text>,
+    pub(crate) status: Option<Spanned<Vec<Spanned<NumberOrText>>>>,
+    pub(crate) body: Option<Text>,
+    pub(crate) sni: Option<Text>,
+    pub(crate) verify: Option<Spanned<bool>>,
+    pub(crate) ca_file: Option<Text>,
+}
+
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields, expecting = "a table with falls, within and hold")]
+pub(crate) struct Dampening {
+    pub(crate) falls: Spanned<u32>,
+    pub(crate) within: Text,
+    pub(crate) hold: Text,
 }
 
 #[derive(Debug, Deserialize)]

@@ -4,16 +4,20 @@
 
 #![forbid(unsafe_code)]
 
+pub mod check;
 mod error;
 mod export;
+mod export_health;
 mod file;
+pub mod health;
 mod mark;
 mod plan;
 mod read;
+mod read_health;
 pub mod rule;
 mod running;
 mod sync;
-mod words;
+pub mod words;
 
 pub use error::ConfigError;
 pub use export::export;

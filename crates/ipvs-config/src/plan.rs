@@ -4,10 +4,13 @@ use std::collections::{HashMap, HashSet};
 use std::fmt;
 
 use ipvs_core::command::{Command, TimeoutEdit};
+use ipvs_core::dest::DestKey;
 use ipvs_core::mark::MarkRule;
+use ipvs_core::service::ServiceKey;
 use ipvs_core::sync::SyncState;
 use ipvs_core::sysctl::{Sysctl, Value};
 
+use crate::health::{Checked, Standings, effective};
 use crate::read::{Service, Wanted};
 use crate::running::{Running, RunningService, is_as_wanted, said};
 use crate::{rule, sync, words};
@@ -19,14 +22,18 @@ pub enum Change {
     Edit(Command, u64),
     /// A setting, its present value and the new one.
     Setting(&'static Sysctl, String, Value),
+    /// What is checked of the service is another.
+    Checks(ServiceKey, char),
 }
 
 impl Change {
-    /// The edit that makes it.
-    pub const fn edit(&self) -> Command {
+    /// The edit that makes it; `None` for [`Checks`](Self::Checks), which stand behind all edits
+    /// of a plan.
+    pub const fn edit(&self) -> Option<Command> {
         match self {
-            Self::Edit(edit, _) => *edit,
-            Self::Setting(sysctl, _, value) => Command::SetSysctl(sysctl, *value),
+            Self::Edit(edit, _) => Some(*edit),
+            Self::Setting(sysctl, _, value) => Some(Command::SetSysctl(sysctl, *value)),
+            Self::Checks(..) => None,
         }
     }
 }
@@ -59,7 +66,8 @@ pub fn plan(wanted: &Wanted, running: &Running) -> Vec<Change> {
     }
     let present = running.by_key();
     for service in &wanted.services {
-        change_service(service, present.get(&service.key).copied(), &mut changes);
+        let present = present.get(&service.key).copied();
+        change_service(service, present, &running.checked.standings, &mut changes);
     }
     // Last: there is none beside a destination of the other family.
     for daemon in &wanted.sync {
@@ -67,7 +75,32 @@ pub fn plan(wanted: &Wanted, running: &Running) -> Vec<Change> {
             changes.push(Change::Edit(Command::StartSync(*daemon), 0));
         }
     }
+    change_checks(wanted, running, &mut changes);
     changes
+}
+
+/// The checks of a service go with it.
+fn change_checks(wanted: &Wanted, running: &Running, changes: &mut Vec<Change>) {
+    let checked = Checked::of(&wanted.services);
+    for service in &wanted.services {
+        let present = running.checked.service(&service.key);
+        let service = checked.service(&service.key).unwrap_or(service);
+        let is_same = match present {
+            Some(present) => present.health == service.health && present.dests == service.dests,
+            None => service.health.is_none(),
+        };
+        if !is_same {
+            let sign = match (present.is_some(), service.health.is_none()) {
+                (false, _) => '+',
+                (true, false) => '~',
+                (true, true) => '-',
+            };
+            changes.push(Change::Checks(service.key, sign));
+        }
+    }
+    let shall_be: HashSet<_> = wanted.services.iter().map(|service| &service.key).collect();
+    let gone = running.checked.services.keys().filter(|key| !shall_be.contains(key));
+    changes.extend(gone.map(|key| Change::Checks(*key, '-')));
 }
 
 /// Stops the sync daemons that are not wanted, or not as they are.
@@ -93,7 +126,12 @@ fn change_marks(wanted: &[MarkRule], running: &[MarkRule], changes: &mut Vec<Cha
     changes.extend(missing.iter().map(|rule| Change::Edit(Command::AddMarkRule(*rule), 0)));
 }
 
-fn change_service(service: &Service, present: Option<&RunningService>, changes: &mut Vec<Change>) {
+fn change_service(
+    service: &Service,
+    present: Option<&RunningService>,
+    standings: &Standings,
+    changes: &mut Vec<Change>,
+) {
     let key = service.key;
     match present {
         None => changes.push(Change::Edit(Command::AddService(key, service.spec), 0)),
@@ -104,12 +142,15 @@ fn change_service(service: &Service, present: Option<&RunningService>, changes: 
         Some(_) => {}
     }
     let dests = present.map_or(&[][..], |present| &present.dests);
-    let shall_be: HashSet<_> = service.dests.iter().map(|(dest, _)| dest).collect();
+    let weights: HashMap<_, _> = dests.iter().map(|(dest, spec, _)| (*dest, spec.weight)).collect();
+    let runs_with = |dest: &DestKey| weights.get(dest).copied();
+    let wanted = effective(service, standings, &runs_with).dests;
+    let shall_be: HashSet<_> = wanted.iter().map(|(dest, _)| dest).collect();
     for (dest, _, count) in dests.iter().filter(|(dest, ..)| !shall_be.contains(dest)) {
         changes.push(Change::Edit(Command::DeleteDest(key, *dest), *count));
     }
     let present: HashMap<_, _> = dests.iter().map(|(dest, spec, n)| (dest, (spec, n))).collect();
-    for (dest, spec) in &service.dests {
+    for (dest, spec) in &wanted {
         match present.get(dest) {
             None => changes.push(Change::Edit(Command::AddDest(key, *dest, *spec), 0)),
             Some((present, count)) if !is_as_wanted(present, spec) => {
@@ -138,6 +179,9 @@ impl fmt::Display for Change {
             Self::Setting(sysctl, old, new) => {
                 let (name, new) = (sysctl.name, new.to_string());
                 return write!(f, "~ setting {name}: {old:?} becomes {new:?}");
+            }
+            Self::Checks(key, sign) => {
+                return write!(f, "{sign} checks of {}", words::service(key));
             }
             Self::Edit(edit, touched) => (edit, touched),
         };

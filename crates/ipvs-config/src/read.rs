@@ -14,7 +14,8 @@ use ipvs_core::sysctl::{self, Sysctl, Value};
 use toml::Spanned;
 
 use crate::error::{ConfigError, Mistake, meant};
-use crate::{file, mark, sync};
+use crate::health::Health;
+use crate::{file, mark, read_health, sync};
 
 pub(crate) type Read<T> = Result<T, Mistake>;
 
@@ -30,6 +31,8 @@ pub struct Service {
     pub spec: ServiceSpec,
     /// Its destinations, in the order of the file.
     pub dests: Vec<(DestKey, DestSpec)>,
+    /// How they are checked.
+    pub health: Health,
 }
 
 /// The state that a file asks for.
@@ -174,7 +177,8 @@ fn service(given: &Spanned<file::Service>) -> Read<Service> {
         }
         dests.push(next);
     }
-    Ok(Service { key, spec, dests })
+    let health = read_health::health(&key, it, &dests)?;
+    Ok(Service { key, spec, dests, health })
 }
 
 fn service_key(given: &Spanned<file::Service>) -> Read<ServiceKey> {
@@ -217,7 +221,7 @@ fn service_key(given: &Spanned<file::Service>) -> Read<ServiceKey> {
     Ok(ServiceKey::address(family, protocol, addr, port))
 }
 
-fn dest(service: &ServiceKey, given: &Spanned<file::Dest>) -> Read<(DestKey, DestSpec)> {
+pub(crate) fn dest(service: &ServiceKey, given: &Spanned<file::Dest>) -> Read<(DestKey, DestSpec)> {
     let it = given.get_ref();
     let (family, addr) = ip(&it.address)?;
     let methods = [
@@ -350,7 +354,7 @@ const fn longest(family: Family) -> u8 {
 }
 
 /// The address of a host.
-fn ip(given: &Spanned<String>) -> Read<(Family, Addr)> {
+pub(crate) fn ip(given: &Spanned<String>) -> Read<(Family, Addr)> {
     let text = given.get_ref();
     match text.parse::<IpAddr>() {
         Ok(ip) if ip.is_unspecified() || ip.is_multicast() => {

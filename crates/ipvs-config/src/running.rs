@@ -10,6 +10,7 @@ use ipvs_core::snapshot::{Control, Timeouts};
 use ipvs_core::sync::SyncDaemon;
 use ipvs_core::sysctl;
 
+use crate::health::Checked;
 use crate::read::{Service, Wanted, every_bit};
 
 /// A service that runs.
@@ -36,6 +37,8 @@ pub struct Running {
     pub marks: Vec<MarkRule>,
     /// All sync daemons, the master first.
     pub sync: Vec<SyncDaemon>,
+    /// What is checked, and how it stands.
+    pub checked: Checked,
 }
 
 impl Running {
@@ -55,20 +58,24 @@ impl Running {
         control.sysctls(&mut |name, value| settings.push((name.to_owned(), value.to_string())));
         control.mark_rules(&mut |rule| marks.push(*rule));
         control.sync_daemons(&mut |daemon| sync.push(*daemon));
-        Self { services, timeouts: control.timeouts(), settings, marks, sync }
+        let (timeouts, checked) = (control.timeouts(), Checked::default());
+        Self { services, timeouts, settings, marks, sync, checked }
+    }
+
+    /// The same, with what is checked of it.
+    #[must_use]
+    pub fn with(self, checked: Checked) -> Self {
+        Self { checked, ..self }
     }
 
     /// The same as what is wanted: the way back to it.
     pub fn wanted(&self) -> Wanted {
-        let service = |service: &RunningService| Service {
-            key: service.key,
-            spec: said(&service.key, &service.spec),
-            dests: service
-                .dests
-                .iter()
-                .rev()
-                .map(|(key, spec, _)| (*key, said_dest(spec)))
-                .collect(),
+        let service = |service: &RunningService| {
+            let key = service.key;
+            let dests = service.dests.iter().rev();
+            let mut dests = dests.map(|(key, spec, _)| (*key, said_dest(spec))).collect();
+            let health = self.checked.undone(&key, &mut dests);
+            Service { key, spec: said(&key, &service.spec), dests, health }
         };
         let setting = |(name, text): &(String, String)| {
             let sysctl = sysctl::find(name)?;

@@ -7,7 +7,7 @@ use ipvs_core::dest::DestKey;
 use ipvs_core::service::ServiceKey;
 
 /// `tcp 192.0.2.10:80`, or `fwmark 7` and behind it `ipv6`.
-pub(crate) fn service(key: &ServiceKey) -> String {
+pub fn service(key: &ServiceKey) -> String {
     if key.is_fwmark() {
         let family = if key.family() == Family::V6 { " ipv6" } else { "" };
         return format!("fwmark {}{family}", key.fwmark);
@@ -20,7 +20,7 @@ pub(crate) fn service(key: &ServiceKey) -> String {
 }
 
 /// `10.1.0.11:80`.
-pub(crate) fn dest(key: &DestKey) -> String {
+pub fn dest(key: &DestKey) -> String {
     SocketAddr::new(key.addr.to_ip(key.family()), key.port).to_string()
 }
 

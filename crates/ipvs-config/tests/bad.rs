@@ -29,4 +29,6 @@ fn the_documented_file_is_right() {
     let wanted = ipvs_config::read("f", example.unwrap()).unwrap();
     let dests: Vec<_> = wanted.services.iter().map(|service| service.dests.len()).collect();
     assert_eq!((dests, wanted.settings.len()), (vec![1, 1], 2));
+    let health = &wanted.services[0].health;
+    assert_eq!((health.checks.len(), health.quorum), (1, 3));
 }

@@ -8,6 +8,7 @@
 
 use std::fmt::Write as _;
 
+use ipvs_config::health::{Checked, Standing, Weight, effective};
 use ipvs_config::{Change, Running, Wanted, export, plan, read};
 use ipvs_core::addr::{Addr, Family};
 use ipvs_core::hop::{RouteQuery, Way};
@@ -78,6 +79,22 @@ const WAYS: [&str; 6] = [
     "method = \"tunnel\"\ntunnel = { type = \"gue\", port = 6081 }\n",
 ];
 
+/// How a service is checked, if it is. Of the host no service has as a destination is the
+/// sorry server.
+const HEALTH: [&str; 5] = [
+    "",
+    "",
+    "[[service.check]]\ntype = \"tcp\"\nport = 81\n",
+    "[service.health]\non_failure = \"inhibit\"\nquorum = 4\nhysteresis = 1\n\
+     [[service.check]]\ntype = \"http\"\nport = 81\nbody = \"up|\\\\d\"\n\
+     status = [204, \"300-399\"]\ninterval = \"1500ms\"\nmark = 7\n\
+     dampening = { falls = 3, within = \"5m\", hold = \"1m\" }\n\
+     [service.sorry_server]\naddress = \"SORRY\"\nmethod = \"tunnel\"\n",
+    "[service.health]\ninitial = \"up\"\n\
+     [[service.check]]\ntype = \"https\"\nport = 443\nverify = false\nsni = \"a.example\"\n\
+     [[service.check]]\ntype = \"tcp\"\nport = 9\njitter = 0\nrise = 1\nfall = 1\n",
+];
+
 /// Schedulers, with flags.
 const SCHEDULERS: [&str; 5] =
     ["\"rr\"", "\"wlc\"", "\"sh\"", "\"mh\"", "\"mh\"\nflags = [\"mh-port\", \"mh-fallback\"]"];
@@ -86,7 +103,13 @@ const SCHEDULERS: [&str; 5] =
 type DestOf = (u8, u32, usize, bool);
 
 /// The part of a service, if it is the first of its number.
-fn service(number: u16, scheduler: usize, more: usize, dests: &[DestOf], syncs: bool) -> String {
+fn service(
+    number: u16,
+    scheduler: usize,
+    (more, health): (usize, usize),
+    dests: &[DestOf],
+    syncs: bool,
+) -> String {
     let is_v6 = matches!(number, 1 | 2);
     let mut key = match number {
         0 => "fwmark = 7\none_packet = true".to_owned(),
@@ -96,7 +119,8 @@ fn service(number: u16, scheduler: usize, more: usize, dests: &[DestOf], syncs: 
     };
     let more = if is_v6 { more.min(4) } else { more };
     let _ = writeln!(key, "\nscheduler = {}\n{}", SCHEDULERS[scheduler], MORE[more]);
-    let mut text = format!("[[service]]\n{key}");
+    let sorry = if is_v6 { "2001:db8:1::9" } else { "10.0.0.9" };
+    let mut text = format!("[[service]]\n{key}{}", HEALTH[health].replace("SORRY", sorry));
     let mut taken = Vec::new();
     for &(host, weight, way, other) in dests {
         let is_tunnel = WAYS[way].contains("tunnel");
@@ -122,7 +146,8 @@ fn service(number: u16, scheduler: usize, more: usize, dests: &[DestOf], syncs: 
 fn text() -> impl Strategy<Value = String> {
     let dest = (1..6_u8, 0..4_u32, 0..WAYS.len(), any::<bool>());
     let dests = prop::collection::vec(dest, 0..5);
-    let one = (0..6_u16, 0..SCHEDULERS.len(), 0..MORE.len(), dests);
+    let more = (0..MORE.len(), 0..HEALTH.len());
+    let one = (0..6_u16, 0..SCHEDULERS.len(), more, dests);
     let services = prop::collection::vec(one, 0..6);
     let marks = prop::sample::subsequence(MARKS.to_vec(), 0..=MARKS.len()).prop_shuffle();
     (services, 1..4_u32, 0..4_u32, marks, 0..SYNC.len()).prop_map(
@@ -145,7 +170,7 @@ fn text() -> impl Strategy<Value = String> {
 }
 
 fn carry_out(control: &mut dyn Control, changes: &[Change]) {
-    let edits: Vec<_> = changes.iter().map(Change::edit).collect();
+    let edits: Vec<_> = changes.iter().filter_map(Change::edit).collect();
     control.apply(&edits).unwrap();
 }
 
@@ -164,8 +189,47 @@ proptest! {
             let wanted: Wanted = read("f", &text).unwrap();
             let changes = plan(&wanted, &Running::of(&mut director));
             carry_out(&mut director, &changes);
-            prop_assert_eq!(plan(&wanted, &Running::of(&mut director)), []);
+            let checked = Checked::of(&wanted.services);
+            prop_assert_eq!(plan(&wanted, &Running::of(&mut director).with(checked)), []);
         }
+    }
+
+    /// Whoever is down, and however often that changes.
+    #[test]
+    fn what_follows_from_health_is_no_drift_and_can_be_undone(text in text(), ups: [u8; 3]) {
+        let mut director = Registry::new(MemoryTables::new(NoHost, LIMITS).unwrap()).unwrap();
+        let wanted = read("f", &text).unwrap();
+        let mut checked = Checked::of(&wanted.services);
+        for up in ups {
+            for service in &wanted.services {
+                for (dest, _) in &service.dests {
+                    let host = dest.addr.octets().into_iter().fold(0, u8::wrapping_add);
+                    let up = up >> (host % 8) & 1 == 1;
+                    let weight = [Weight::Configured, Weight::Percent(50), Weight::Exactly(9)];
+                    let standing = Standing { up, weight: weight[usize::from(host % 3)] };
+                    checked.standings.dests.insert((service.key, *dest), standing);
+                }
+                let quorum = effective(service, &checked.standings, &|_| None).quorum;
+                checked.standings.quorums.insert(service.key, quorum);
+            }
+            let changes = plan(&wanted, &Running::of(&mut director).with(checked.clone()));
+            carry_out(&mut director, &changes);
+            let running = Running::of(&mut director).with(checked.clone());
+            prop_assert_eq!(plan(&wanted, &running), []);
+            let again = read("exported", &export(&running.wanted())).unwrap();
+            prop_assert_eq!(plan(&again, &running), []);
+            prop_assert_eq!(Checked::of(&again.services), Checked::of(&wanted.services));
+        }
+    }
+
+    #[test]
+    fn checks_are_said_as_they_are(text in text()) {
+        let services = read("f", &text).unwrap().services;
+        let file = Checked::of(&services).file();
+        prop_assert_eq!(
+            Checked::of(&read("said", &file).unwrap().services),
+            Checked::of(&services)
+        );
     }
     #[test]
     fn what_was_exported_makes_the_same_again(before in text(), text in text()) {

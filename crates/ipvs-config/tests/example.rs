@@ -1,4 +1,5 @@
 //! The example that comes with the package.
+#![expect(clippy::tests_outside_test_module, reason = "the whole file is a test module")]
 
 const EXAMPLE: &str = include_str!("../../../packaging/ipvs.toml");
 

@@ -111,6 +111,24 @@ pub trait Control {
         Err(TrialError::Unsupported)
     }
 
+    /// Applies as [`apply`](Self::apply) does, or on trial for so many seconds, and has checked
+    /// from then on what `checks` says, the text of a configuration file.
+    fn apply_checked(
+        &mut self,
+        commands: &[Command],
+        checks: &str,
+        trial: Option<u32>,
+    ) -> Result<(), TrialError> {
+        let _ = (commands, checks, trial);
+        Err(TrialError::Unsupported)
+    }
+
+    /// Calls `each` for all that is known of the health of destinations: what is checked first,
+    /// if anything is.
+    fn health(&mut self, each: &mut dyn FnMut(Health<'_>)) {
+        let _ = each;
+    }
+
     /// Whether something is on trial.
     fn is_on_trial(&self) -> bool {
         false
@@ -212,6 +230,62 @@ pub trait Control {
     }
 }
 
+/// Something that is known of the health of destinations.
+#[derive(Clone, Copy, Debug)]
+pub enum Health<'a> {
+    /// All that is checked, as the text of a configuration file.
+    Checks(&'a str),
+    /// Whether a service has its quorum.
+    Quorum(ServiceKey, bool),
+    /// How a destination stands.
+    Standing {
+        /// Of this service.
+        service: ServiceKey,
+        /// Which.
+        dest: DestKey,
+        /// Whether it is up.
+        up: bool,
+        /// The weight that it asks for, if it does.
+        asks: Option<AsksFor>,
+    },
+    /// How one of the checks of a destination stands.
+    Check(CheckStatus<'a>),
+}
+
+/// The weight that a destination asks for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum AsksFor {
+    /// So many percent of the one that it is configured with.
+    Percent(u32),
+    /// This.
+    Weight(u32),
+}
+
+/// A check of a destination.
+#[derive(Clone, Copy, Debug)]
+pub struct CheckStatus<'a> {
+    /// Of a destination of this service.
+    pub service: ServiceKey,
+    /// Which.
+    pub dest: DestKey,
+    /// What is checked, in words.
+    pub check: &'a str,
+    /// `up`, `down`, `held` (down, having gone down too often) or `unchecked`.
+    pub state: &'a str,
+    /// Since when it stands so, in milliseconds; `None` where that is not known.
+    pub since: Option<u64>,
+    /// The last result: `passed`, or why not; empty before there is one.
+    pub outcome: &'a str,
+    /// Its age, in milliseconds.
+    pub age: u64,
+    /// The time it took, in microseconds.
+    pub took: u64,
+    /// How often it has passed.
+    pub passes: u64,
+    /// How often it has failed.
+    pub failures: u64,
+}
+
 /// A refused list of commands.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("command {position}: {error}")]
@@ -234,6 +308,9 @@ pub enum TrialError {
     /// None is under way (`ENOENT`).
     #[error("nothing is on trial")]
     None,
+    /// What is to be checked makes no sense (`EINVAL`); the daemon's log says why.
+    #[error("what is to be checked makes no sense")]
+    BadChecks,
     /// The way back cannot be kept (`EIO`); the daemon's log says why.
     #[error("the way back cannot be kept")]
     NoWayBack,

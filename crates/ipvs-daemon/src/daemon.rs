@@ -95,6 +95,9 @@ impl Daemon {
             if ready.listener {
                 self.accept(now);
             }
+            if ready.health {
+                self.director.look_after_health();
+            }
             if let Some(metrics) = self.metrics.as_ref().filter(|_| ready.metrics) {
                 metrics.answer(&mut self.director);
             }
@@ -121,6 +124,9 @@ impl Daemon {
         fds.extend(self.host.iter().map(|host| PollFd::new(host, PollFlags::IN)));
         let after_host = fds.len();
         fds.extend(self.metrics.iter().map(|metrics| PollFd::new(metrics, PollFlags::IN)));
+        let after_metrics = fds.len();
+        let checks = self.director.checks().fd();
+        fds.extend(checks.iter().map(|checks| PollFd::from_borrowed_fd(*checks, PollFlags::IN)));
         let first_peer = fds.len();
         fds.extend(self.peers.iter().map(|peer| PollFd::new(peer, peer.interest())));
         let deadline = self.host.as_ref().and_then(Host::deadline);
@@ -139,6 +145,7 @@ impl Daemon {
             listener: is_ready(1),
             host: self.host.is_some() && is_ready(2),
             metrics: self.metrics.is_some() && is_ready(after_host),
+            health: checks.is_some() && is_ready(after_metrics),
             peers: (first_peer..fds.len()).map(is_ready).collect(),
         };
         if signalled && self.is_told_to_end()? {
@@ -232,6 +239,7 @@ impl Daemon {
             if !self.director.is_running() {
                 return Err(DaemonError::PlaneEnded);
             }
+            self.director.retry_health();
             self.director.plane().tick();
             manager::tell_alive();
             self.next_tick = now + TICK;
@@ -242,10 +250,12 @@ impl Daemon {
 
 /// What can be gone on with.
 #[derive(Debug, Default)]
+#[expect(clippy::struct_excessive_bools, reason = "each is a descriptor of its own")]
 struct Ready {
     listener: bool,
     host: bool,
     metrics: bool,
+    health: bool,
     peers: Vec<bool>,
 }
 

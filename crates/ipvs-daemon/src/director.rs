@@ -1,14 +1,16 @@
 //! The plane that this daemon drives, as clients see it.
 
+use std::collections::HashMap;
 use std::path::Path;
 use std::time::{Duration, Instant};
 
+use ipvs_config::health::Checked;
 use ipvs_config::{Change, Running, Wanted};
 use ipvs_core::command::{Command, CommandError};
 use ipvs_core::mark::MarkRule;
 use ipvs_core::service::ServiceKey;
 use ipvs_core::snapshot::{
-    ConnStatus, Control, DestStatus, Refused, ServiceStatus, Timeouts, TrialError,
+    self, ConnStatus, Control, DestStatus, Refused, ServiceStatus, Timeouts, TrialError,
 };
 use ipvs_core::stats::{Counters, Rates};
 use ipvs_core::sync::{SyncDaemon, SyncState};
@@ -19,6 +21,7 @@ use ipvs_plane::plane::Plane;
 use ipvs_plane::registry::sync;
 use ipvs_plane::user::UserPlane;
 
+use crate::health::Health;
 use crate::pins::PinsLock;
 use crate::problems;
 use crate::trial::{Trial, WayBack};
@@ -47,11 +50,61 @@ pub(crate) struct Director {
     trial: Option<Trial>,
     /// Where the plane outlives the daemon.
     way_back: Option<WayBack>,
+    health: Health,
 }
 
 impl Director {
-    pub(crate) const fn new(driven: Driven, choice: String) -> Self {
-        Self { driven, choice, generation: 0, trial: None, way_back: None }
+    pub(crate) fn new(driven: Driven, choice: String) -> Self {
+        let health = Health::default();
+        Self { driven, choice, generation: 0, trial: None, way_back: None, health }
+    }
+
+    /// What is checked, and how it stands.
+    pub(crate) const fn checks(&self) -> &Health {
+        &self.health
+    }
+
+    /// Lets what has been found of the health of destinations have its consequences.
+    pub(crate) fn look_after_health(&mut self) {
+        for key in self.health.turned() {
+            let mut dests = Vec::new();
+            if !self.plane().dests(&key, &mut |dest| dests.push((dest.key, dest.spec))) {
+                continue;
+            }
+            let edits = self.health.edits(&key, &dests);
+            if !edits.is_empty()
+                && let Err(refused) = self.apply(&edits)
+            {
+                tracing::error!("{}: {}", ipvs_config::words::service(&key), refused.error);
+                self.health.unsettled(key);
+            }
+        }
+    }
+
+    /// Whether something was found of the health of destinations that had no consequences yet.
+    pub(crate) fn retry_health(&mut self) {
+        if self.health.is_unsettled() {
+            self.look_after_health();
+        }
+    }
+
+    /// What runs, with what is checked of it.
+    fn running(&mut self) -> Running {
+        Running::of(self).with(self.health.checked().clone())
+    }
+
+    /// Has these checked from now on.
+    fn check(&mut self, wanted: &Wanted) {
+        let checked = Checked::of(&wanted.services);
+        let mut weights = HashMap::new();
+        for key in checked.services.keys() {
+            self.plane().dests(key, &mut |dest| {
+                weights.insert((*key, dest.key), dest.spec.weight);
+            });
+        }
+        if self.health.set(checked, &weights) {
+            self.generation += 1;
+        }
     }
 
     /// Whether the plane was there before this daemon.
@@ -96,14 +149,15 @@ impl Director {
 
     /// Makes what runs what is wanted, all or nothing; how much had to be changed.
     pub(crate) fn make(&mut self, wanted: &Wanted) -> Result<usize, String> {
-        let changes = ipvs_config::plan(wanted, &Running::of(self));
-        let edits: Vec<_> = changes.iter().map(Change::edit).collect();
+        let changes = ipvs_config::plan(wanted, &self.running());
+        let edits: Vec<_> = changes.iter().filter_map(Change::edit).collect();
         if !edits.is_empty() {
             self.apply(&edits).map_err(|refused| {
                 let change = changes.get(refused.position).map(ToString::to_string);
                 format!("{}: {}", change.unwrap_or_default(), refused.error)
             })?;
         }
+        self.check(wanted);
         for change in &changes {
             tracing::info!("{change}");
         }
@@ -161,12 +215,34 @@ impl Control for Director {
         self.plane().apply_each(commands, each);
     }
 
+    fn apply_checked(
+        &mut self,
+        commands: &[Command],
+        checks: &str,
+        trial: Option<u32>,
+    ) -> Result<(), TrialError> {
+        let wanted = ipvs_config::read("what is to be checked", checks).map_err(|error| {
+            tracing::error!("{error} (nothing was changed)");
+            TrialError::BadChecks
+        })?;
+        match trial {
+            None => self.apply(commands)?,
+            Some(seconds) => self.apply_on_trial(commands, seconds)?,
+        }
+        self.check(&wanted);
+        Ok(())
+    }
+
+    fn health(&mut self, each: &mut dyn FnMut(snapshot::Health<'_>)) {
+        self.health.tell(each);
+    }
+
     fn apply_on_trial(&mut self, commands: &[Command], seconds: u32) -> Result<(), TrialError> {
         if self.is_on_trial() {
             return Err(TrialError::UnderWay);
         }
         let now = Instant::now();
-        let before = Running::of(self).wanted();
+        let before = self.running().wanted();
         let trial = Trial { until: now + Duration::from_secs(seconds.into()), before };
         if let Some(way_back) = &self.way_back {
             way_back.keep(&trial, now).map_err(|error| {
@@ -294,9 +370,11 @@ impl Control for Director {
             // It has the host's forwarding turned off.
             Driven::User(_) => true,
         };
-        for problem in problems::of(&measures, forwards) {
+        let is_checked = |key: &ServiceKey| self.health.checked().service(key).is_some();
+        for problem in problems::of(&measures, is_checked, forwards) {
             each(&problem);
         }
+        self.health.problems(each);
     }
 
     fn packets_by_reason(&mut self, each: &mut dyn FnMut(Reason, u64)) {

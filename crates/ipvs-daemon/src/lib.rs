@@ -20,6 +20,7 @@ mod config;
 mod daemon;
 mod director;
 mod error;
+mod health;
 mod host;
 mod listener;
 mod manager;

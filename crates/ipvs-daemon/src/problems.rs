@@ -10,7 +10,12 @@ use ipvs_plane::measure::{MeasuredService, Measures, Table};
 const MOST_NAMED: usize = 10;
 
 /// Everything that is wrong; `forwards` says whether the host forwards packets.
-pub(crate) fn of(measures: &Measures, forwards: impl Fn(Family) -> bool) -> Vec<String> {
+/// Services that are checked are spoken of elsewhere.
+pub(crate) fn of(
+    measures: &Measures,
+    is_checked: impl Fn(&ServiceKey) -> bool,
+    forwards: impl Fn(Family) -> bool,
+) -> Vec<String> {
     let mut problems: Vec<String> = measures.tables.iter().filter_map(filling).collect();
     for (family, setting) in
         [(Family::V4, "net.ipv4.ip_forward"), (Family::V6, "net.ipv6.conf.all.forwarding")]
@@ -23,7 +28,7 @@ pub(crate) fn of(measures: &Measures, forwards: impl Fn(Family) -> bool) -> Vec<
         }
     }
     let mut idle: Vec<&MeasuredService> =
-        measures.services.iter().filter(|service| is_idle(service)).collect();
+        measures.services.iter().filter(|it| is_idle(it) && !is_checked(&it.key)).collect();
     idle.sort_by_key(|service| (service.key.protocol, service.key.fwmark, name(&service.key)));
     problems.extend(idle.iter().take(MOST_NAMED).map(|service| {
         format!(
@@ -117,13 +122,13 @@ mod tests {
     #[test]
     fn where_all_is_well_nothing_is_said() {
         let measures = measures(vec![service(80, &[0, 1])], 79);
-        assert_eq!(of(&measures, |_| true), Vec::<String>::new());
+        assert_eq!(of(&measures, |_| false, |_| true), Vec::<String>::new());
     }
 
     #[test]
     fn a_service_whose_clients_are_refused_is_named() {
         let measures = measures(vec![service(81, &[0]), service(80, &[]), service(82, &[1])], 0);
-        let problems = of(&measures, |_| true);
+        let problems = of(&measures, |_| false, |_| true);
         let begins = ["service -t 192.0.2.10:80 has no", "service -t 192.0.2.10:81 has no"];
         assert_eq!(problems.len(), begins.len(), "{problems:?}");
         for (problem, begin) in problems.iter().zip(begins) {
@@ -134,14 +139,14 @@ mod tests {
     #[test]
     fn of_very_many_only_some_are_named() {
         let measures = measures((0..1000).map(|port| service(port, &[])).collect(), 0);
-        let problems = of(&measures, |_| true);
+        let problems = of(&measures, |_| false, |_| true);
         assert_eq!(problems.len(), MOST_NAMED + 1);
         assert!(problems.last().unwrap().starts_with("990 more services"), "{problems:?}");
     }
 
     #[test]
     fn a_table_that_is_nearly_full_is_told_with_what_to_do() {
-        let problems = of(&measures(Vec::new(), 80), |_| true);
+        let problems = of(&measures(Vec::new(), 80), |_| false, |_| true);
         let [problem] = problems.as_slice() else { panic!("{problems:?}") };
         assert!(problem.starts_with("80 of 100 connections are taken"), "{problem}");
         assert!(problem.contains("--connections"), "{problem}");
@@ -149,7 +154,7 @@ mod tests {
 
     #[test]
     fn a_host_that_does_not_forward_is_told_to_for_families_that_there_are_services_of() {
-        let problems = of(&measures(vec![service(80, &[1])], 0), |_| false);
+        let problems = of(&measures(vec![service(80, &[1])], 0), |_| false, |_| false);
         let [problem] = problems.as_slice() else { panic!("{problems:?}") };
         assert!(problem.ends_with("sysctl -w net.ipv4.ip_forward=1"), "{problem}");
     }

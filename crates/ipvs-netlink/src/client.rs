@@ -11,6 +11,7 @@ use rustix::io::Errno;
 use crate::attr::{Table, Writer};
 use crate::conn::Connection;
 use crate::dest::{self, DestAttrs};
+use crate::health::{self, Health};
 use crate::helper::{self, Helper};
 use crate::message::{Header, Messages, flags, kind};
 use crate::numbers::{self, command, info, top};
@@ -246,6 +247,22 @@ impl<T: Transport> Client<T> {
         let mut status = Status::default();
         self.dump(family, conn::GET_STATUS, |_| {}, |attrs| status::read(attrs, &mut status))?;
         Ok(status)
+    }
+
+    /// What is checked of destinations, and how they stand; a kernel checks nothing.
+    pub fn health(&mut self) -> Result<Health, ClientError> {
+        let mut health = Health::default();
+        if self.transport.is_kernel() {
+            return Ok(health);
+        }
+        let family = self.resolve(conn::FAMILY_NAME)?;
+        let outcome =
+            self.dump(family, health::GET_HEALTH, |_| {}, |attrs| health::read(attrs, &mut health));
+        match outcome {
+            // From before there were checks.
+            Err(ClientError::Refused(Errno::OPNOTSUPP)) => Ok(Health::default()),
+            outcome => outcome.map(|()| health),
+        }
     }
 
     /// All settings of `net.ipv4.vs` with their values, sorted by name.

@@ -18,7 +18,7 @@
 //! | 14 | `NEW_HELPER` | | | (only as a reply) |
 //! | 15 | `GET_HELPER` | | x | [`NEW_HELPER`](crate::helper), multi, one a port |
 //!
-//! From 10 on there are [transactions](crate::transaction), from 16 on [mark rules](crate::marks).
+//! From 10 on there are [transactions](crate::transaction), from 16 on [mark rules](crate::marks), from 21 on [health](crate::health).
 //!
 //! | no | attribute | type |
 //! |---|---|---|

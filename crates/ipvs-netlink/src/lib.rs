@@ -24,6 +24,7 @@ pub mod controller;
 mod conversation;
 pub mod dest;
 mod errno;
+pub mod health;
 pub mod helper;
 pub mod marks;
 pub mod message;

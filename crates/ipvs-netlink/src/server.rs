@@ -13,7 +13,9 @@ use crate::numbers::{self, MAX_TIMEOUT_SECS, command, info, top};
 use crate::service::{self, ServiceAttrs};
 use crate::sync::{self, DaemonAttrs, SyncState};
 use crate::transaction::changes;
-use crate::{conn, controller, errno_of, helper, marks, setting, statistics, status, transaction};
+use crate::{
+    conn, controller, errno_of, health, helper, marks, setting, statistics, status, transaction,
+};
 
 /// Length at which a dump begins a new datagram, in octets.
 ///
@@ -154,6 +156,7 @@ fn own(
             | marks::GET_MARK
             | conn::GET_STATS
             | conn::GET_HELPER
+            | health::GET_HEALTH
             | transaction::CONFIRM
             | transaction::ROLL_BACK
     );
@@ -201,6 +204,15 @@ fn own(
             control.cpu_counters(&mut |counters| {
                 add(conn::NEW_STATS, &|writer| statistics::write_cpu(writer, cpu, &counters));
                 cpu += 1;
+            });
+        }
+        health::GET_HEALTH => {
+            let generation = control.generation();
+            add(health::NEW_HEALTH, &|writer| health::write_generation(writer, generation));
+            control.health(&mut |it| {
+                health::each_part(it, &mut |it| {
+                    add(health::NEW_HEALTH, &|writer| health::write(writer, it));
+                });
             });
         }
         conn::GET_HELPER => helper::each(control, &mut |helper| {

@@ -38,7 +38,7 @@ use rustix::io::Errno;
 use crate::attr::{Policy, Table, Writer, align4};
 use crate::message::{Header, Message, Messages, answer, flags};
 use crate::server::{decode, read_top};
-use crate::{conn, errno_of, marks, numbers, setting};
+use crate::{conn, errno_of, health, marks, numbers, setting};
 
 /// Has the edits that follow wait.
 pub const BEGIN: u8 = 10;
@@ -83,6 +83,7 @@ pub(crate) fn changes(family: u16, number: u8) -> bool {
                     | DISCARD
                     | CONFIRM
                     | ROLL_BACK
+                    | health::SET_HEALTH
             )
         }
         _ => false,
@@ -109,6 +110,7 @@ pub(crate) fn errno_of_trial(error: TrialError) -> Errno {
         TrialError::Unsupported => Errno::OPNOTSUPP,
         TrialError::UnderWay => Errno::INPROGRESS,
         TrialError::None => Errno::NOENT,
+        TrialError::BadChecks => Errno::INVAL,
         TrialError::NoWayBack => Errno::IO,
         TrialError::Refused(refused) => errno_of(refused.error),
     }
@@ -213,13 +215,17 @@ impl Transaction {
         }
         // The largest part of what is held meanwhile.
         drop(self.requests);
-        let Edits { commands, positions, .. } = edits;
-        if commands.is_empty() {
+        let Edits { commands, positions, checks, .. } = edits;
+        if commands.is_empty() && checks.is_none() {
             return Ok(());
         }
-        let made = match terms.trial {
-            None => control.apply(&commands).map_err(TrialError::from),
-            Some(seconds) => control.apply_on_trial(&commands, seconds),
+        let made = match (checks, terms.trial) {
+            (Some(checks), trial) => {
+                let checks = String::from_utf8(checks).or(Err(Errno::INVAL))?;
+                control.apply_checked(&commands, &checks, trial)
+            }
+            (None, None) => control.apply(&commands).map_err(TrialError::from),
+            (None, Some(seconds)) => control.apply_on_trial(&commands, seconds),
         };
         made.map_err(|error| match error {
             TrialError::Refused(refused) => Refusal {
@@ -277,6 +283,8 @@ struct Edits {
     commands: Vec<Command>,
     /// For each command the position of its request, which may hold several.
     positions: Vec<u32>,
+    /// What is to be checked from then on, if that is said.
+    checks: Option<Vec<u8>>,
     /// The flags of services, as edits before gave them or as they are in force. Whether a
     /// service is still there by then, is for the director to see.
     flags: HashMap<ServiceKey, Option<u32>>,
@@ -291,6 +299,11 @@ impl Edits {
     ) -> Result<(), Errno> {
         let (number, attrs) = message.generic().ok_or(Errno::INVAL)?;
         if message.header.kind == conn::FAMILY_ID {
+            if number == health::SET_HEALTH {
+                let part = health::read_part(attrs).ok_or(Errno::INVAL)?;
+                self.checks.get_or_insert_default().extend_from_slice(part);
+                return Ok(());
+            }
             let edits = match number {
                 marks::CHANGE_MARKS => marks::read_edits(attrs)?,
                 _ => vec![setting::read_edit(attrs)?],

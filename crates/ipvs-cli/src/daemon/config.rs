@@ -6,9 +6,12 @@ use std::io::{self, Write as _};
 use std::path::{Path, PathBuf};
 
 use clap::Args;
+use ipvs_config::health::{Checked, Standing, Weight};
 use ipvs_config::{Change, Running, RunningService, Wanted};
+use ipvs_core::snapshot::AsksFor;
 use ipvs_daemon::DEFAULT_SOCKET;
 use ipvs_netlink::client::{SeqpacketTransport, Transport};
+use ipvs_netlink::health::Health;
 use ipvs_netlink::transaction::Terms;
 use ipvs_netlink::{Client, ClientError, Errno, NotMade};
 
@@ -106,7 +109,12 @@ fn apply_once<T: Transport>(
     client.begin_all().map_err(|error| at(socket, busy(error)))?;
     let running = running(client).map_err(|error| at(socket, error))?;
     let changes = ipvs_config::plan(wanted, &running);
-    let edits: Vec<_> = changes.iter().map(Change::edit).collect();
+    let edits: Vec<_> = changes.iter().filter_map(Change::edit).collect();
+    if changes.iter().any(|change| matches!(change, Change::Checks(..))) {
+        client
+            .check_all(&Checked::of(&wanted.services).file())
+            .map_err(|error| at(socket, error))?;
+    }
     match client.commit_all(&edits, terms) {
         Ok(()) => Ok(Some(changes)),
         Err(NotMade::Changed) => Ok(None),
@@ -189,8 +197,24 @@ fn read(path: &Path) -> Result<Wanted, String> {
     ipvs_config::read(&name, &text).map_err(|error| error.to_string())
 }
 
-/// What the director that `client` asks runs.
+/// What the director that `client` asks runs, all of one moment as far as that can be had.
 fn running<T: Transport>(client: &mut Client<T>) -> Result<Running, ClientError> {
+    let mut health = client.health()?;
+    for _ in 0..ATTEMPTS {
+        let running = running_with(client, &health)?;
+        let again = client.health()?;
+        if again.generation == health.generation {
+            return Ok(running);
+        }
+        health = again;
+    }
+    running_with(client, &health)
+}
+
+fn running_with<T: Transport>(
+    client: &mut Client<T>,
+    health: &Health,
+) -> Result<Running, ClientError> {
     let mut services = Vec::new();
     for service in client.services()? {
         let dests = client
@@ -202,5 +226,24 @@ fn running<T: Transport>(client: &mut Client<T>) -> Result<Running, ClientError>
     }
     let (timeouts, settings) = (client.timeouts()?, client.settings()?);
     let (marks, sync) = (client.mark_rules()?, client.sync_daemons()?);
-    Ok(Running { services, timeouts, settings, marks, sync })
+    let checked = checked(health)?;
+    Ok(Running { services, timeouts, settings, marks, sync, checked })
+}
+
+/// What is checked, as the daemon says it.
+fn checked(health: &Health) -> Result<Checked, ClientError> {
+    let text = std::str::from_utf8(&health.file).ok();
+    let file = text.and_then(|text| ipvs_config::read("what is checked", text).ok());
+    let file = file.ok_or(ClientError::BadAnswer("the checks of another version"))?;
+    let mut checked = Checked::of(&file.services);
+    checked.standings.quorums = health.quorums.iter().copied().collect();
+    for it in &health.standings {
+        let weight = match it.asks {
+            None => Weight::Configured,
+            Some(AsksFor::Percent(percent)) => Weight::Percent(percent),
+            Some(AsksFor::Weight(weight)) => Weight::Exactly(weight),
+        };
+        checked.standings.dests.insert((it.service, it.dest), Standing { up: it.up, weight });
+    }
+    Ok(checked)
 }

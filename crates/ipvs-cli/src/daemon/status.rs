@@ -1,8 +1,11 @@
 //! `ipvs status`: what the daemon says of its plane.
 
+mod health;
+
 use std::io::{self, Write};
 
 use ipvs_netlink::client::SeqpacketTransport;
+use ipvs_netlink::health::Health;
 use ipvs_netlink::status::Status;
 use ipvs_netlink::{Client, ClientError};
 use serde_json::json;
@@ -15,23 +18,25 @@ pub(super) fn show(options: &options::Status) -> Result<(), String> {
     let asked = SeqpacketTransport::connect(socket)
         .map_err(ClientError::from)
         .and_then(Client::new)
-        .and_then(|mut client| client.status());
-    let status = asked.map_err(|error| {
+        .and_then(|mut client| Ok((client.status()?, client.health()?)));
+    let (status, health) = asked.map_err(|error| {
         format!("{}: {error}; is `ipvs daemon` running, with its socket there?", socket.display())
     })?;
     let render = if options.json { as_json } else { as_text };
-    match render(&mut io::stdout().lock(), &status) {
+    match render(&mut io::stdout().lock(), &status, &health) {
         // Whoever read the output has had enough.
         Err(error) if error.kind() != io::ErrorKind::BrokenPipe => Err(error.to_string()),
         _ => Ok(()),
     }
 }
 
-/// Writes lines, then tables and packets by reason, and at the end what is wrong.
-fn as_text(out: &mut dyn Write, status: &Status) -> io::Result<()> {
+/// Writes lines, then the health of destinations, tables and packets by reason, and at the end
+/// what is wrong.
+fn as_text(out: &mut dyn Write, status: &Status, health: &Health) -> io::Result<()> {
     for line in &status.lines {
         writeln!(out, "{line}")?;
     }
+    health::as_text(out, health)?;
     if !status.tables.is_empty() {
         writeln!(out, "tables:")?;
     }
@@ -58,7 +63,7 @@ fn as_text(out: &mut dyn Write, status: &Status) -> io::Result<()> {
 }
 
 /// Writes the same as an object, interfaces apart from the lines.
-fn as_json(out: &mut dyn Write, status: &Status) -> io::Result<()> {
+fn as_json(out: &mut dyn Write, status: &Status, health: &Health) -> io::Result<()> {
     let interfaces = status.interfaces.iter();
     let interfaces: Vec<_> = interfaces
         .map(|it| json!({ "name": it.name, "mode": it.mode, "reason": it.why }))
@@ -74,6 +79,7 @@ fn as_json(out: &mut dyn Write, status: &Status) -> io::Result<()> {
         "interfaces": interfaces,
         "tables": tables,
         "packets": packets,
+        "health": health::as_json(health),
         "problems": status.problems,
     });
     writeln!(out, "{object:#}")?;
@@ -97,9 +103,11 @@ mod tests {
         }
     }
 
-    fn written(render: impl Fn(&mut dyn Write, &Status) -> io::Result<()>, of: &Status) -> String {
+    type Render = fn(&mut dyn Write, &Status, &Health) -> io::Result<()>;
+
+    fn written(render: Render, of: &Status) -> String {
         let mut out = Vec::new();
-        render(&mut out, of).unwrap();
+        render(&mut out, of, &Health::default()).unwrap();
         String::from_utf8(out).unwrap()
     }
 
@@ -120,6 +128,7 @@ mod tests {
             "interfaces": [{ "name": "eth0", "mode": "xdp", "reason": "a network card" }],
             "tables": [{ "name": "services", "entries": 9, "capacity": 10 }],
             "packets": { "no_service": 3, "forwarded": 1_234_567 },
+            "health": [],
             "problems": ["it is \"full\""],
         });
         assert_eq!(object, expect);

@@ -6,9 +6,11 @@ use std::fmt;
 use std::net::SocketAddr;
 
 use ipvs_core::addr::{Addr, Family};
+use ipvs_core::dest::DestKey;
 use ipvs_core::service::ServiceKey;
 use ipvs_core::stats::Counters;
 use ipvs_core::verdict::Reason;
+use ipvs_health::check::Failure;
 use ipvs_plane::measure::MeasuredDest;
 use prometheus_client::collector::Collector;
 use prometheus_client::encoding::{
@@ -230,6 +232,63 @@ impl Exposition {
     }
 }
 
+impl Exposition {
+    fn health(&self, out: &mut Out<'_>) -> fmt::Result {
+        let health = &self.snapshot.health;
+        let of_service = |key: &ServiceKey| (protocol(key), name(key));
+        let quorums = health.quorums.iter().map(|(key, has)| (of_service(key), has));
+        let quorums: Vec<_> = quorums.collect();
+        let values = quorums.iter().map(|((protocol, service), has)| {
+            ([("protocol", protocol.as_ref()), ("service", service)], u64::from(**has))
+        });
+        out.gauges("ipvs_service_quorum", "1 if the checked service has its quorum", values)?;
+        let of_dest = |key: &ServiceKey, dest: &DestKey| {
+            let (protocol, service) = of_service(key);
+            (protocol, service, socket(dest.family(), dest.addr, dest.port))
+        };
+        let up: Vec<_> = health.up.iter().map(|(key, dest, up)| (of_dest(key, dest), up)).collect();
+        let values = up.iter().map(|((protocol, service, dest), up)| {
+            let labels = [
+                ("protocol", protocol.as_ref()),
+                ("service", service),
+                ("destination", dest.as_str()),
+            ];
+            (labels, u64::from(**up))
+        });
+        out.gauges("ipvs_destination_up", "1 if the checked destination is up", values)?;
+        let checks: Vec<_> = health
+            .checks
+            .iter()
+            .map(|check| (of_dest(&check.key.service, &check.key.dest), check))
+            .collect();
+        let each = || {
+            checks.iter().map(|((protocol, service, dest), check)| {
+                let labels = [
+                    ("protocol", protocol.as_ref()),
+                    ("service", service.as_str()),
+                    ("destination", dest.as_str()),
+                    ("check", check.check.as_str()),
+                ];
+                (labels, *check)
+            })
+        };
+        let values = each().map(|(labels, check)| (labels, u64::from(check.up)));
+        out.gauges("ipvs_check_up", "1 if the check is passed, by rise and fall", values)?;
+        let values = each().flat_map(|([protocol, service, dest, name], check)| {
+            let counts = Failure::LABELS.into_iter().zip(check.results);
+            counts.map(move |(result, count)| {
+                ([protocol, service, dest, name, ("result", result)], count)
+            })
+        });
+        out.counters("ipvs_check_results", "Checks made, by their result", values)?;
+        let values = each().map(|(labels, check)| (labels, check.spent.as_secs_f64()));
+        let help = "Time that the checks took, in seconds";
+        out.counters("ipvs_check_duration_seconds", help, values)?;
+        let values = each().filter_map(|(labels, it)| Some((labels, it.last?.as_secs_f64())));
+        out.gauges("ipvs_check_latency_seconds", "Time that the last check took", values)
+    }
+}
+
 impl Collector for Exposition {
     fn encode(&self, out: DescriptorEncoder<'_>) -> fmt::Result {
         let mut out = Out(out);
@@ -238,7 +297,8 @@ impl Collector for Exposition {
         self.kernel(&mut out)?;
         self.packets(&mut out)?;
         self.services(&mut out)?;
-        self.dests(&mut out)
+        self.dests(&mut out)?;
+        self.health(&mut out)
     }
 }
 

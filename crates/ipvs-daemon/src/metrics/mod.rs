@@ -16,14 +16,19 @@ use std::sync::mpsc::{Receiver, channel};
 use std::thread;
 use std::time::{Duration, SystemTime};
 
+use ipvs_core::dest::DestKey;
+use ipvs_core::service::ServiceKey;
 use ipvs_core::snapshot::Control as _;
 use ipvs_core::sysctl::Value;
 use ipvs_core::verdict::Reason;
+use ipvs_health::TargetKey;
+use ipvs_health::check::Failure;
 use ipvs_plane::measure::{Ground, Measures};
 use rustix::event::{EventfdFlags, eventfd};
 use rustix::time::{ClockId, clock_gettime};
 
 use crate::director::Director;
+use crate::health::Health;
 use server::{Ask, Bounds};
 
 /// What metrics are made of.
@@ -33,7 +38,48 @@ pub(crate) struct Snapshot {
     ground: Ground,
     packets: Vec<(Reason, u64)>,
     settings: Vec<(&'static str, i64)>,
+    health: HealthSnapshot,
     process: Process,
+}
+
+/// The health of destinations.
+#[derive(Debug, Default)]
+struct HealthSnapshot {
+    quorums: Vec<(ServiceKey, bool)>,
+    up: Vec<(ServiceKey, DestKey, bool)>,
+    checks: Vec<CheckSnapshot>,
+}
+
+/// A check, in words, and what it has found.
+#[derive(Debug)]
+struct CheckSnapshot {
+    key: TargetKey,
+    check: String,
+    up: bool,
+    /// By the labels of results.
+    results: [u64; Failure::LABELS.len()],
+    spent: Duration,
+    last: Option<Duration>,
+}
+
+impl HealthSnapshot {
+    fn of(health: &Health) -> Self {
+        let standings = &health.checked().standings;
+        let up = standings.dests.iter().map(|((key, dest), it)| (*key, *dest, it.up)).collect();
+        let quorums = standings.quorums.iter().map(|(key, has)| (*key, *has)).collect();
+        let mut checks = Vec::new();
+        health.each_check(&mut |key, words, up, record| {
+            checks.push(CheckSnapshot {
+                key,
+                check: words.to_owned(),
+                up,
+                results: record.map(|it| it.results).unwrap_or_default(),
+                spent: record.map(|it| it.spent).unwrap_or_default(),
+                last: record.and_then(|it| it.last.as_ref()).map(|last| last.took),
+            });
+        });
+        Self { quorums, up, checks }
+    }
 }
 
 /// This process.
@@ -119,5 +165,6 @@ fn snapshot(director: &mut Director, process: Process) -> Snapshot {
             settings.extend(i64::try_from(number).ok().map(|number| (name, number)));
         }
     });
-    Snapshot { measures, ground, packets, settings, process }
+    let health = HealthSnapshot::of(director.checks());
+    Snapshot { measures, ground, packets, settings, health, process }
 }

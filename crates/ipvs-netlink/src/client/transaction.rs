@@ -8,7 +8,7 @@ use super::{Client, ClientError, Transport};
 use crate::attr::Writer;
 use crate::message::flags;
 use crate::transaction::Terms;
-use crate::{conn, marks, setting, transaction};
+use crate::{conn, health, marks, setting, transaction};
 
 /// Why a list of edits was not made. Nothing was changed.
 #[derive(Debug, thiserror::Error)]
@@ -59,6 +59,20 @@ impl<T: Transport> Client<T> {
             ClientError::Refused(Errno::OPNOTSUPP) => NotMade::Unsupported,
             error => error.into(),
         })
+    }
+
+    /// Has checked from the end of the transaction on, if it is committed, what a configuration
+    /// file says.
+    pub fn check_all(&mut self, file: &str) -> Result<(), NotMade> {
+        let family = self.resolve(conn::FAMILY_NAME)?;
+        // An empty one says something, too.
+        let first = file.as_bytes().get(..0).filter(|_| file.is_empty());
+        for part in file.as_bytes().chunks(health::PART).chain(first) {
+            let write = |writer: &mut Writer| health::write_part(writer, part);
+            let request = self.request(family, health::SET_HEALTH, 0, write);
+            self.transport.send(request.bytes()).map_err(ClientError::from)?;
+        }
+        Ok(())
     }
 
     /// Makes edits in order, all at once or none, and ends the transaction that was begun.

@@ -15,6 +15,7 @@ mod cpus;
 mod datagrams;
 mod dns;
 mod ftp;
+mod health;
 mod host;
 mod htb;
 mod import;
@@ -140,6 +141,11 @@ const TESTS: &[Test] = &[
     ("the_next_daemon_knows_the_way_back", &[], BPF, trial::survives_the_daemon),
     ("a_daemon_begins_with_its_file_and_reads_it_again", &[], &PLANES, config::read_again),
     ("a_bad_file_starts_nothing_and_stops_nothing", &[], &PLANES, config::bad_file),
+    ("who_fails_its_checks_is_out_until_it_passes", health::NEEDS, &PLANES, health::out_and_in),
+    ("a_lost_quorum_calls_the_sorry_server", health::NEEDS, &PLANES, health::quorum),
+    ("who_was_down_stays_so_until_checked", health::NEEDS, &PLANES, health::restart),
+    ("checks_that_have_not_changed_go_on", health::NEEDS, &PLANES, health::reload),
+    ("checks_are_planned_applied_and_rolled_back", health::NEEDS, &PLANES, health::applied),
     ("half_a_transaction_leaves_nothing", &[], USER, atomic::half),
     ("nonsense_on_the_socket_harms_nobody", &[], USER, api::nonsense),
     ("a_client_that_does_not_read_delays_nobody", &[], USER, api::slow_client),

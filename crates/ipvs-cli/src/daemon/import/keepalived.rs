@@ -5,6 +5,7 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::path::Path;
 
 use ipvs_config::Service;
+use ipvs_config::health::Health;
 use ipvs_core::addr::{Addr, Family};
 use ipvs_core::dest::{DestKey, DestSpec, ForwardingMethod};
 use ipvs_core::service::{ServiceFlags, ServiceKey, ServiceSpec};
@@ -297,7 +298,7 @@ fn service(template: &Template, at: &At, servers: Option<Family>) -> Result<Serv
             _ => return Err(format!("persistence_granularity {text}: no netmask of this family")),
         };
     }
-    Ok(Service { key, spec, dests: Vec::new() })
+    Ok(Service { key, spec, dests: Vec::new(), health: Health::default() })
 }
 
 /// Takes an option of a virtual server; says why it is left out.

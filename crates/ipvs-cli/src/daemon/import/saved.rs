@@ -1,6 +1,7 @@
 //! Lines of `ipvsadm-save`.
 
 use ipvs_config::Service;
+use ipvs_config::health::Health;
 use ipvs_core::command::Command;
 use ipvs_core::service::ServiceFlags;
 
@@ -25,7 +26,8 @@ fn carry(import: &mut Import, place: &Place, edit: Command) {
     match edit {
         Command::AddService(key, mut spec) => {
             spec.flags &= !ServiceFlags::HASHED;
-            import.add_service(place, Service { key, spec, dests: Vec::new() });
+            let (dests, health) = (Vec::new(), Health::default());
+            import.add_service(place, Service { key, spec, dests, health });
         }
         Command::AddDest(key, dest, spec) => import.add_dest(place, &key, (dest, spec)),
         Command::SetTimeouts(edit) => {

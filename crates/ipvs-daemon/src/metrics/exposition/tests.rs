@@ -1,14 +1,16 @@
 //! What a scrape looks like.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::time::Duration;
 
 use ipvs_core::dest::DestKey;
 use ipvs_core::name::Name;
+use ipvs_health::TargetKey;
 use ipvs_plane::measure::{Ground, Interface, MeasuredService, Measures, Program, Table};
 use ipvs_plane::store::LoadValues;
 
 use super::*;
-use crate::metrics::Process;
+use crate::metrics::{CheckSnapshot, HealthSnapshot, Process};
 
 /// A table as it stands in the text: name, type and labels.
 type Families = BTreeMap<String, (String, BTreeSet<String>)>;
@@ -20,6 +22,20 @@ fn counters(of: u64) -> Counters {
         out_packets: of + 2,
         in_bytes: of + 3,
         out_bytes: of + 4,
+    }
+}
+
+fn health() -> HealthSnapshot {
+    let service = ServiceKey::address(Family::V4, 6, Addr::v4([192, 0, 2, 10]), 80);
+    let dest = DestKey::new(Family::V4, Addr::v4([10, 1, 0, 11]), 8080);
+    let key = TargetKey { service, dest, position: 0 };
+    let (spent, last) = (Duration::from_millis(1500), Some(Duration::from_millis(250)));
+    let results = [5, 4, 3, 2, 1, 0, 0];
+    let check = CheckSnapshot { key, check: "http /".to_owned(), up: true, results, spent, last };
+    HealthSnapshot {
+        quorums: vec![(service, false)],
+        up: vec![(service, dest, true)],
+        checks: vec![check],
     }
 }
 
@@ -62,6 +78,7 @@ fn snapshot() -> Snapshot {
         ground,
         packets: vec![(Reason::NoRoute, 11)],
         settings: vec![("expire_nodest_conn", 1)],
+        health: health(),
         process: Process { started: 1.5, cpu_seconds: 0.25, resident: 4096 },
     }
 }
@@ -126,7 +143,15 @@ fn every_value_stands_behind_its_labels() {
     ] {
         assert_has(&text, &format!("ipvs_destination_{name}{dest} {value}"));
     }
+    let check = dest.replace('}', r#",check="http /"}"#);
+    let refused = check.replace('}', r#",result="refused"}"#);
     for line in [
+        &format!("ipvs_destination_up{dest} 1"),
+        &format!("ipvs_check_up{check} 1"),
+        &format!("ipvs_check_results_total{refused} 4"),
+        &format!("ipvs_check_duration_seconds_total{check} 1.5"),
+        &format!("ipvs_check_latency_seconds{check} 0.25"),
+        r#"ipvs_service_quorum{protocol="tcp",service="192.0.2.10:80"} 0"#,
         "ipvs_connections_total 300",
         "ipvs_outgoing_bytes_total 304",
         r#"ipvs_service_incoming_bytes_total{protocol="tcp",service="192.0.2.10:80"} 203"#,
