@@ -8,7 +8,7 @@ use crate::run::{exists, run, say};
 type Driven = (&'static str, &'static str);
 
 /// Those that tests start.
-const DRIVEN: [Driven; 19] = [
+const DRIVEN: [Driven; 21] = [
     ("nginx", "nginx-light"),
     ("curl", "curl"),
     ("wrk", "wrk"),
@@ -28,6 +28,8 @@ const DRIVEN: [Driven; 19] = [
     ("prometheus", "prometheus"),
     ("systemd-analyze", "systemd"),
     ("openssl", "openssl"),
+    ("/usr/lib/python3/dist-packages/aiosmtpd/main.py", "python3-aiosmtpd"),
+    ("/usr/lib/python3/dist-packages/grpc/__init__.py", "python3-grpcio"),
 ];
 
 /// Installs what is missing, if this is Debian and we may; returns the

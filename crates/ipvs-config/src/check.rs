@@ -27,11 +27,13 @@ impl Check {
     pub fn words(&self) -> String {
         let mut words = self.kind.name().to_owned();
         match &self.kind {
-            CheckKind::Tcp => {}
-            CheckKind::Http(http) => {
-                words.push(' ');
-                words.push_str(&http.path);
-            }
+            CheckKind::Tcp | CheckKind::Udp(_) | CheckKind::Smtp(_) | CheckKind::Agent(_) => {}
+            CheckKind::Http(http) => words.extend([" ", &http.path]),
+            CheckKind::Tls(it) => words.extend(it.tls.sni.iter().flat_map(|name| [" ", name])),
+            CheckKind::Dns(dns) => words.extend([" ", &dns.record, " ", &dns.name]),
+            CheckKind::Grpc(it) if it.service.is_empty() => {}
+            CheckKind::Grpc(grpc) => words.extend([" ", &grpc.service]),
+            CheckKind::Exec(exec) => words.extend(exec.command.iter().flat_map(|it| [" ", it])),
         }
         if let Some(address) = self.address {
             // A string takes everything.
@@ -51,6 +53,20 @@ pub enum CheckKind {
     Tcp,
     /// A request by HTTP is answered.
     Http(Http),
+    /// A handshake of TLS succeeds.
+    Tls(Certificate),
+    /// A question to a name server is answered.
+    Dns(Dns),
+    /// A datagram is answered, or not refused.
+    Udp(Udp),
+    /// A mail server greets.
+    Smtp(Smtp),
+    /// The health service of gRPC says that it is serving.
+    Grpc(Grpc),
+    /// An agent says how it stands.
+    Agent(Agent),
+    /// A program says so by its exit status.
+    Exec(Exec),
 }
 
 impl CheckKind {
@@ -60,6 +76,13 @@ impl CheckKind {
             Self::Tcp => "tcp",
             Self::Http(Http { tls: None, .. }) => "http",
             Self::Http(_) => "https",
+            Self::Tls(_) => "tls",
+            Self::Dns(_) => "dns",
+            Self::Udp(_) => "udp",
+            Self::Smtp(_) => "smtp",
+            Self::Grpc(_) => "grpc",
+            Self::Agent(_) => "agent",
+            Self::Exec(_) => "exec",
         }
     }
 }
@@ -95,6 +118,98 @@ pub struct Tls {
     pub verify: bool,
     /// Who may have signed it, if not whom the system trusts.
     pub ca_file: Option<PathBuf>,
+}
+
+/// A handshake, and for how long the certificate has to be valid still.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Certificate {
+    /// How TLS is spoken.
+    pub tls: Tls,
+    /// Days that the certificate has to be valid for at least.
+    pub days: u32,
+}
+
+/// A question to a name server by UDP.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Dns {
+    /// The name that is asked for.
+    pub name: String,
+    /// The type of record, as `A`.
+    pub record: String,
+    /// The response code that is right.
+    pub rcode: String,
+    /// A record that is in the answer, as text.
+    pub answer: Option<String>,
+}
+
+/// Response codes by their names.
+pub const RCODES: [(&str, u16); 6] = [
+    ("NOERROR", 0),
+    ("FORMERR", 1),
+    ("SERVFAIL", 2),
+    ("NXDOMAIN", 3),
+    ("NOTIMP", 4),
+    ("REFUSED", 5),
+];
+
+/// Types of records that may be asked for.
+pub const RECORDS: [&str; 12] =
+    ["A", "AAAA", "CNAME", "MX", "NS", "PTR", "SOA", "SRV", "TXT", "CAA", "DS", "DNSKEY"];
+
+/// A datagram.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Udp {
+    /// What is sent.
+    pub payload: Vec<u8>,
+    /// Whether it has to be answered; otherwise it is enough that nobody refuses it.
+    pub require_reply: bool,
+    /// What is in the answer.
+    pub reply: Option<Expected>,
+}
+
+/// What is in an answer.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Expected {
+    /// A regular expression that is found in it.
+    Pattern(String),
+    /// Octets that it begins with, and of each the bits that count.
+    Octets(Vec<(u8, u8)>),
+}
+
+/// A greeting to a mail server.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Smtp {
+    /// As whom.
+    pub helo: String,
+}
+
+/// The health service of gRPC.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Grpc {
+    /// Of which service; of the whole server if empty.
+    pub service: String,
+    /// Within TLS.
+    pub tls: Option<Tls>,
+}
+
+/// An agent on the server.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Agent {
+    /// What is sent to it.
+    pub send: Option<String>,
+}
+
+/// A program.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Exec {
+    /// Its path and arguments.
+    pub command: Vec<String>,
+    /// The user that it runs as.
+    pub user: String,
+    /// The group that it runs as.
+    pub group: String,
+    /// Whether a status from 2 on is a weight, and 2.
+    pub dynamic: bool,
 }
 
 /// How often a check is made, and how many results count.
@@ -142,4 +257,12 @@ pub struct Dampening {
     pub within: Duration,
     /// and it is not up before it has passed for so long.
     pub hold: Duration,
+}
+
+/// Says what is wrong with a regular expression, if something is.
+pub fn is_pattern(text: &str) -> Result<(), String> {
+    match regex_lite::Regex::new(text) {
+        Ok(_) => Ok(()),
+        Err(error) => Err(format!("`{text}` is no regular expression: {error}")),
+    }
 }

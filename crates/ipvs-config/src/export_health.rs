@@ -5,7 +5,7 @@ use std::time::Duration;
 use ipvs_core::dest::DestKey;
 use ipvs_core::service::ServiceKey;
 
-use crate::check::{Check, CheckKind, Http, Timing, Tls};
+use crate::check::{Check, CheckKind, Dns, Exec, Expected, Http, Timing, Tls, Udp};
 use crate::export::{dest_table, head, line, quoted};
 use crate::health::{Health, Initial, OnFailure};
 
@@ -67,6 +67,26 @@ fn check(text: &mut String, it: &Check) {
     match &it.kind {
         CheckKind::Tcp => {}
         CheckKind::Http(it) => http(text, it),
+        CheckKind::Tls(it) => {
+            tls(text, &it.tls);
+            line(text, "days", it.days);
+        }
+        CheckKind::Dns(it) => dns(text, it),
+        CheckKind::Udp(it) => udp(text, it),
+        CheckKind::Smtp(it) => line(text, "helo", quoted(&it.helo)),
+        CheckKind::Grpc(it) => {
+            line(text, "service", quoted(&it.service));
+            if let Some(it) = &it.tls {
+                line(text, "tls", true);
+                tls(text, it);
+            }
+        }
+        CheckKind::Agent(it) => {
+            if let Some(said) = &it.send {
+                line(text, "send", quoted(said));
+            }
+        }
+        CheckKind::Exec(it) => exec(text, it),
     }
     timing(text, &it.timing);
 }
@@ -98,6 +118,54 @@ fn tls(text: &mut String, it: &Tls) {
     }
     if let Some(path) = &it.ca_file {
         line(text, "ca_file", quoted(&path.to_string_lossy()));
+    }
+}
+
+fn dns(text: &mut String, it: &Dns) {
+    line(text, "name", quoted(&it.name));
+    line(text, "record", quoted(&it.record));
+    line(text, "rcode", quoted(&it.rcode));
+    if let Some(answer) = &it.answer {
+        line(text, "answer", quoted(answer));
+    }
+}
+
+fn udp(text: &mut String, it: &Udp) {
+    if let Ok(payload) = std::str::from_utf8(&it.payload) {
+        line(text, "payload", quoted(payload));
+    } else {
+        let octets = it.payload.iter().map(|octet| (*octet, 0xff));
+        line(text, "payload_hex", quoted(&hex(octets)));
+    }
+    match &it.reply {
+        None => {}
+        Some(Expected::Pattern(pattern)) => line(text, "reply", quoted(pattern)),
+        Some(Expected::Octets(octets)) => {
+            line(text, "reply_hex", quoted(&hex(octets.iter().copied())));
+        }
+    }
+    if !it.require_reply {
+        line(text, "require_reply", false);
+    }
+}
+
+/// Octets as digits, `x` for those that do not count.
+fn hex(octets: impl Iterator<Item = (u8, u8)>) -> String {
+    let digit = |octet: u8, mask: u8, shift: u8| match mask >> shift & 0xf {
+        0 => "x".to_owned(),
+        _ => format!("{:x}", octet >> shift & 0xf),
+    };
+    let shown = octets.map(|(octet, mask)| digit(octet, mask, 4) + &digit(octet, mask, 0));
+    shown.collect::<Vec<_>>().join(" ")
+}
+
+fn exec(text: &mut String, it: &Exec) {
+    let words: Vec<_> = it.command.iter().map(|word| quoted(word)).collect();
+    line(text, "command", format_args!("[{}]", words.join(", ")));
+    line(text, "user", quoted(&it.user));
+    line(text, "group", quoted(&it.group));
+    if it.dynamic {
+        line(text, "dynamic", true);
     }
 }
 

@@ -14,6 +14,7 @@ mod mark;
 mod plan;
 mod read;
 mod read_health;
+mod read_kind;
 pub mod rule;
 mod running;
 mod sync;

@@ -8,11 +8,12 @@ use ipvs_core::dest::{DestKey, DestSpec};
 use ipvs_core::service::ServiceKey;
 use toml::Spanned;
 
-use crate::check::{Check, CheckKind, Dampening, Http, Timing, Tls};
+use crate::check::{Check, Dampening, Timing};
 use crate::error::Mistake;
-use crate::file::{self, NumberOrText};
+use crate::file;
 use crate::health::{Health, Initial, OnFailure};
 use crate::read::{Read, choice, dest, ip, wrong};
+use crate::read_kind;
 
 /// The longest time in a check.
 const LONGEST: Duration = Duration::from_hours(24);
@@ -107,11 +108,19 @@ fn checks(given: &[Spanned<file::Check>]) -> Read<Vec<Check>> {
 /// Where a key is given, by its name, and the types of checks that have it.
 type Key = (&'static str, Option<Range<usize>>, &'static [&'static str]);
 
-const HTTP: &[&str] = &["http", "https"];
-const TLS: &[&str] = &["https"];
+/// Types of checks.
+const TYPES: [&str; 10] =
+    ["tcp", "http", "https", "tls", "dns", "udp", "smtp", "grpc", "agent", "exec"];
 
-fn special_keys(it: &file::Check) -> [Key; 8] {
+const HTTP: &[&str] = &["http", "https"];
+const TLS: &[&str] = &["https", "tls", "grpc"];
+const UDP: &[&str] = &["udp"];
+const DNS: &[&str] = &["dns"];
+const EXEC: &[&str] = &["exec"];
+
+fn special_keys(it: &file::Check) -> [Key; 26] {
     let text = |given: &Option<Spanned<String>>| given.as_ref().map(Spanned::span);
+    let flag = |given: &Option<Spanned<bool>>| given.as_ref().map(Spanned::span);
     [
         ("method", text(&it.method), HTTP),
         ("path", text(&it.path), HTTP),
@@ -119,36 +128,48 @@ fn special_keys(it: &file::Check) -> [Key; 8] {
         ("status", it.status.as_ref().map(Spanned::span), HTTP),
         ("body", text(&it.body), HTTP),
         ("sni", text(&it.sni), TLS),
-        ("verify", it.verify.as_ref().map(Spanned::span), TLS),
+        ("verify", flag(&it.verify), TLS),
         ("ca_file", text(&it.ca_file), TLS),
+        ("days", it.days.as_ref().map(Spanned::span), &["tls"]),
+        ("name", text(&it.name), DNS),
+        ("record", text(&it.record), DNS),
+        ("rcode", text(&it.rcode), DNS),
+        ("answer", text(&it.answer), DNS),
+        ("payload", text(&it.payload), UDP),
+        ("payload_hex", text(&it.payload_hex), UDP),
+        ("require_reply", flag(&it.require_reply), UDP),
+        ("reply", text(&it.reply), UDP),
+        ("reply_hex", text(&it.reply_hex), UDP),
+        ("helo", text(&it.helo), &["smtp"]),
+        ("service", text(&it.service), &["grpc"]),
+        ("tls", flag(&it.tls), &["grpc"]),
+        ("send", text(&it.send), &["agent"]),
+        ("command", it.command.as_ref().map(Spanned::span), EXEC),
+        ("user", text(&it.user), EXEC),
+        ("group", text(&it.group), EXEC),
+        ("dynamic", flag(&it.dynamic), EXEC),
     ]
 }
 
 fn check(given: &Spanned<file::Check>) -> Read<Check> {
     let it = given.get_ref();
-    let names = ["tcp", "http", "https"].map(|name| (name, name));
-    let name = choice("type of check", &it.r#type, &names)?;
+    let name = choice("type of check", &it.r#type, &TYPES.map(|name| (name, name)))?;
     for (key, span, types) in special_keys(it) {
         if let Some(span) = span.filter(|_| !types.contains(&name)) {
             return Err(Mistake::new(span, format!("a check of type `{name}` has no `{key}`")));
         }
     }
-    let kind = match name {
-        "tcp" => CheckKind::Tcp,
-        _ => CheckKind::Http(http(it, name == "https")?),
-    };
     if let Some(port) = it.port.as_ref().filter(|port| *port.get_ref() == 0) {
         return wrong(port, "a port is not 0");
     }
     let ip_of = |given: &Option<Spanned<String>>| {
         given.as_ref().map(|given| ip(given).map(|(family, addr)| addr.to_ip(family))).transpose()
     };
-    let (address, source) = (ip_of(&it.address)?, ip_of(&it.source)?);
     Ok(Check {
-        kind,
-        address,
+        kind: read_kind::kind(name, given)?,
+        address: ip_of(&it.address)?,
         port: it.port.as_ref().map(|port| *port.get_ref()),
-        source,
+        source: ip_of(&it.source)?,
         mark: it.mark.as_ref().map_or(0, |mark| *mark.get_ref()),
         timing: timing(it)?,
     })
@@ -204,78 +225,5 @@ fn time(given: &Spanned<String>, least: Duration) -> Read<Duration> {
         Some(time) if (least..=LONGEST).contains(&time) => Ok(time),
         Some(_) => wrong(given, format!("this is from {}ms to 24h", least.as_millis())),
         None => wrong(given, format!("`{text}` is no time with its unit, as 500ms, 5s, 1m or 1h")),
-    }
-}
-
-fn http(it: &file::Check, within_tls: bool) -> Read<Http> {
-    let mut method = "GET".to_owned();
-    if let Some(given) = &it.method {
-        method.clone_from(given.get_ref());
-        if http::Method::from_bytes(method.as_bytes()).is_err() {
-            return wrong(given, format!("`{method}` is no method of HTTP"));
-        }
-    }
-    let mut path = "/".to_owned();
-    if let Some(given) = &it.path {
-        path.clone_from(given.get_ref());
-        if !path.starts_with('/') || path.parse::<http::Uri>().is_err() {
-            return wrong(given, "a path begins with / and has no spaces");
-        }
-    }
-    if let Some(host) = &it.host
-        && (host.get_ref().is_empty() || host.get_ref().parse::<http::uri::Authority>().is_err())
-    {
-        return wrong(host, format!("`{}` is no name of a host", host.get_ref()));
-    }
-    let status = match &it.status {
-        None => vec![Http::STATUS],
-        Some(list) if list.get_ref().is_empty() => {
-            return wrong(list, "a status is missing: no answer would be right");
-        }
-        Some(list) => list.get_ref().iter().map(statuses).collect::<Read<_>>()?,
-    };
-    let body = it.body.as_ref().map(pattern).transpose()?;
-    let host = it.host.as_ref().map(|host| host.get_ref().clone());
-    let tls = within_tls.then(|| tls(it)).transpose()?;
-    Ok(Http { method, path, host, status, body, tls })
-}
-
-fn tls(it: &file::Check) -> Read<Tls> {
-    let sni = it.sni.as_ref().map(|name| name.get_ref().clone());
-    if let Some(given) = it.sni.as_ref()
-        && (given.get_ref().is_empty() || given.get_ref().contains([' ', '/', ':']))
-    {
-        return wrong(given, format!("`{}` is no name of a host", given.get_ref()));
-    }
-    let verify = it.verify.as_ref().is_none_or(|given| *given.get_ref());
-    if let Some(given) = it.ca_file.as_ref() {
-        if !verify {
-            return wrong(given, "with `verify = false` nobody has to have signed anything");
-        }
-        if !given.get_ref().starts_with('/') {
-            return wrong(given, "this is no path from the root on");
-        }
-    }
-    let ca_file = it.ca_file.as_ref().map(|path| path.get_ref().into());
-    Ok(Tls { sni, verify, ca_file })
-}
-
-/// A regular expression.
-fn pattern(given: &Spanned<String>) -> Read<String> {
-    let text = given.get_ref();
-    match regex_lite::Regex::new(text) {
-        Ok(_) => Ok(text.clone()),
-        Err(error) => wrong(given, format!("`{text}` is no regular expression: {error}")),
-    }
-}
-
-/// A status, or `FROM-TO`.
-fn statuses(given: &Spanned<NumberOrText>) -> Read<(u16, u16)> {
-    let text = given.get_ref().text();
-    let (from, to) = text.split_once('-').unwrap_or((&text, &text));
-    let number = |text: &str| text.parse().ok().filter(|number| (100..=999).contains(number));
-    match (number(from), number(to)) {
-        (Some(from), Some(to)) if from <= to => Ok((from, to)),
-        _ => wrong(given, format!("`{text}` is no status of HTTP: one as 204, or two as 200-299")),
     }
 }

@@ -81,7 +81,7 @@ const WAYS: [&str; 6] = [
 
 /// How a service is checked, if it is. Of the host no service has as a destination is the
 /// sorry server.
-const HEALTH: [&str; 5] = [
+const HEALTH: [&str; 6] = [
     "",
     "",
     "[[service.check]]\ntype = \"tcp\"\nport = 81\n",
@@ -93,6 +93,13 @@ const HEALTH: [&str; 5] = [
     "[service.health]\ninitial = \"up\"\n\
      [[service.check]]\ntype = \"https\"\nport = 443\nverify = false\nsni = \"a.example\"\n\
      [[service.check]]\ntype = \"tcp\"\nport = 9\njitter = 0\nrise = 1\nfall = 1\n",
+    "[[service.check]]\ntype = \"tls\"\nport = 443\ndays = 9\nca_file = \"/ca.pem\"\n\
+     [[service.check]]\ntype = \"dns\"\nport = 53\nname = \"a.example\"\nanswer = \"::1\"\n\
+     [[service.check]]\ntype = \"udp\"\nport = 9\npayload_hex = \"ff 00\"\nreply_hex = \"x1 2X\"\n\
+     [[service.check]]\ntype = \"udp\"\nport = 9\npayload = \"a\\n\\\"b\"\nrequire_reply = false\n\
+     [[service.check]]\ntype = \"smtp\"\nport = 25\n\
+     [[service.check]]\ntype = \"agent\"\nport = 9\nsend = \"a\\r\\n\"\n\
+     [[service.check]]\ntype = \"exec\"\nport = 9\ncommand = [\"/x\", \"'a b'\"]\ndynamic = true\n",
 ];
 
 /// Schedulers, with flags.

@@ -29,8 +29,8 @@ type EachCheck<'e> = dyn FnMut(TargetKey, &str, bool, Option<&Record>) + 'e;
 #[derive(Debug, Default)]
 pub(crate) struct Health {
     checked: Checked,
-    /// Whether each check is up.
-    up: HashMap<TargetKey, bool>,
+    /// How each check stands.
+    stands: HashMap<TargetKey, Standing>,
     /// While something is checked.
     checks: Option<Checks>,
     /// Services that have to be looked at again: an edit was refused.
@@ -74,11 +74,12 @@ impl Health {
             let before = before.map(|service| service.health.checks_of(&target.key.dest));
             before.and_then(|checks| checks.get(target.key.position)) == Some(&target.check)
         };
-        let up = targets.iter().map(|target| {
-            let before = self.up.get(&target.key).filter(|_| unchanged(target));
-            (target.key, before.copied().unwrap_or(target.presumed_up))
+        let stands = targets.iter().map(|target| {
+            let before = self.stands.get(&target.key).filter(|_| unchanged(target));
+            let presumed = Standing { up: target.presumed_up, weight: Weight::Configured };
+            (target.key, before.copied().unwrap_or(presumed))
         });
-        self.up = up.collect();
+        self.stands = stands.collect();
         let quorums = std::mem::take(&mut self.checked.standings.quorums);
         self.checked = checked;
         self.checked.standings.quorums = quorums;
@@ -113,8 +114,8 @@ impl Health {
         let mut services = std::mem::take(&mut self.unsettled);
         let turns = self.checks.as_ref().map(Checks::turns).unwrap_or_default();
         for turn in turns {
-            if let Some(up) = self.up.get_mut(&turn.key) {
-                *up = turn.up;
+            if let Some(stands) = self.stands.get_mut(&turn.key) {
+                *stands = Standing { up: turn.up, weight: turn.weight };
                 services.insert(turn.key.service);
             }
         }
@@ -127,13 +128,15 @@ impl Health {
         let Some(service) = services.get(key) else { return };
         for (dest, _) in &service.dests {
             let checks = service.health.checks_of(dest).len();
-            let is_up = |position| {
-                let key = TargetKey { service: *key, dest: *dest, position };
-                self.up.get(&key).is_some_and(|up| *up)
+            let each = || {
+                (0..checks).filter_map(|position| {
+                    self.stands.get(&TargetKey { service: *key, dest: *dest, position })
+                })
             };
             if checks > 0 {
-                let up = (0..checks).all(is_up);
-                let standing = Standing { up, weight: Weight::Configured };
+                let asked = each().map(|it| it.weight).find(|it| *it != Weight::Configured);
+                let weight = asked.unwrap_or_default();
+                let standing = Standing { up: each().all(|it| it.up), weight };
                 standings.dests.insert((*key, *dest), standing);
             }
         }
@@ -206,7 +209,7 @@ impl Health {
         let table = self.checks.as_ref().map(|checks| checks.table().lock());
         let said = checks.unwrap_or_default().iter().enumerate().filter_map(|(position, check)| {
             let key = TargetKey { service: *service, dest: *dest, position };
-            if self.up.get(&key) != Some(&false) {
+            if self.stands.get(&key).is_none_or(|it| it.up) {
                 return None;
             }
             let record = table.as_ref().and_then(|table| table.get(&key));
@@ -288,7 +291,7 @@ impl Health {
                 let mut said = Vec::new();
                 for (position, check) in service.health.checks_of(dest).iter().enumerate() {
                     let key = TargetKey { service: service.key, dest: *dest, position };
-                    let up = self.up.get(&key).is_some_and(|up| *up);
+                    let up = self.stands.get(&key).is_some_and(|it| it.up);
                     let mut words = check.words();
                     // What differs in the answer only is told apart by its number.
                     if said.contains(&words) {

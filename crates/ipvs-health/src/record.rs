@@ -4,6 +4,8 @@ use std::collections::HashMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, SystemTime};
 
+use ipvs_config::health::Weight;
+
 use crate::check::Failure;
 use crate::state::State;
 use crate::target::TargetKey;
@@ -13,6 +15,8 @@ use crate::target::TargetKey;
 pub struct Record {
     /// How it stands.
     pub state: State,
+    /// The weight that the last pass has asked for.
+    pub weight: Weight,
     /// Since when it stands so; `None` if that is from before it was checked.
     pub since: Option<SystemTime>,
     /// The last result.
@@ -38,6 +42,7 @@ impl Record {
     pub(crate) const fn new(presumed_up: bool) -> Self {
         Self {
             state: State::presumed(presumed_up),
+            weight: Weight::Configured,
             since: None,
             last: None,
             results: [0; Failure::LABELS.len()],
@@ -45,7 +50,8 @@ impl Record {
         }
     }
 
-    pub(crate) fn note(&mut self, outcome: Result<(), Failure>, took: Duration, changed: bool) {
+    pub(crate) fn note(&mut self, outcome: Result<Weight, Failure>, took: Duration, changed: bool) {
+        let outcome = outcome.map(|weight| self.weight = weight);
         let at = SystemTime::now();
         let label = outcome.as_ref().map_or_else(Failure::label, |()| "pass");
         let counts = Failure::LABELS.iter().zip(&mut self.results);

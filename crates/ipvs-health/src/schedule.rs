@@ -5,6 +5,7 @@ use std::future::Future;
 use std::sync::Arc;
 use std::time::Duration;
 
+use ipvs_config::health::Weight;
 use tokio::sync::{Semaphore, mpsc};
 use tokio::task::JoinHandle;
 use tokio::time::{Instant, sleep, sleep_until};
@@ -12,6 +13,7 @@ use tokio::time::{Instant, sleep, sleep_until};
 use crate::check::Failure;
 use crate::record::{Record, Table};
 use crate::target::{Target, TargetKey};
+use crate::thread::Turn;
 
 /// Checks at a time. More would take more descriptors than a process has; those who wait lose
 /// nothing of their own time.
@@ -20,13 +22,13 @@ const MOST: usize = 4096;
 /// Whoever makes a check once.
 pub(crate) trait Checker: 'static {
     /// Makes it.
-    fn check(&self, target: &Target) -> impl Future<Output = Result<(), Failure>>;
+    fn check(&self, target: &Target) -> impl Future<Output = Result<Weight, Failure>>;
 }
 
 /// What a check that has changed sides has to say.
 pub(crate) trait Listener: 'static {
-    /// `target` was checked for the first time, or has changed sides.
-    fn turned(&self, target: &TargetKey, up: bool);
+    /// A check was made for the first time, has changed sides, or the weight that it asks for.
+    fn turned(&self, turn: Turn);
 }
 
 /// All checks, on one thread.
@@ -97,14 +99,16 @@ async fn watch<C: Checker, L: Listener>(shared: Arc<Shared<C, L>>, target: Targe
             let Some(record) = table.get_mut(&target.key) else { return };
             let is_first = !record.state.was_checked();
             let changed = record.state.take(outcome.is_ok(), timing, now);
+            let before = record.weight;
             record.note(outcome, took, changed);
             let interval = jittered(record.state.interval(timing), timing.jitter);
             // What takes longer than its interval is not made up for.
             next = (begun + interval).max(Instant::now());
-            (changed || is_first).then(|| record.state.is_up())
+            let (key, up, weight) = (target.key, record.state.is_up(), record.weight);
+            (changed || is_first || weight != before).then_some(Turn { key, up, weight })
         };
-        if let Some(up) = turn {
-            shared.listener.turned(&target.key, up);
+        if let Some(turn) = turn {
+            shared.listener.turned(turn);
         }
     }
 }

@@ -6,6 +6,7 @@ use std::sync::Arc;
 use std::sync::mpsc::{Receiver, Sender, channel};
 use std::thread;
 
+use ipvs_config::health::Weight;
 use rustix::event::{EventfdFlags, eventfd};
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use tokio::sync::mpsc::{UnboundedReceiver, UnboundedSender, unbounded_channel};
@@ -16,13 +17,15 @@ use crate::record::Table;
 use crate::schedule::{Checker, Listener, Schedule};
 use crate::target::{Target, TargetKey};
 
-/// A check that was made for the first time, or has changed sides.
+/// A check that was made for the first time, has changed sides, or the weight that it asks for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Turn {
     /// Which.
     pub key: TargetKey,
     /// Whether it is up now.
     pub up: bool,
+    /// The weight that it asks for.
+    pub weight: Weight,
 }
 
 /// All checks. Its descriptor is readable when there are [`turns`](Self::turns).
@@ -99,7 +102,7 @@ fn raise_descriptors() {
 struct Real(Trust);
 
 impl Checker for Real {
-    async fn check(&self, target: &Target) -> Result<(), Failure> {
+    async fn check(&self, target: &Target) -> Result<Weight, Failure> {
         check(&target.check, target.at(), &self.0).await
     }
 }
@@ -111,8 +114,8 @@ struct Bell {
 }
 
 impl Listener for Bell {
-    fn turned(&self, key: &TargetKey, up: bool) {
-        if self.turned.send(Turn { key: *key, up }).is_ok() {
+    fn turned(&self, turn: Turn) {
+        if self.turned.send(turn).is_ok() {
             // Full means that it wakes up anyway.
             let _ = rustix::io::write(&self.wake, &1_u64.to_ne_bytes());
         }

@@ -1,11 +1,11 @@
 //! Connections that checks are made by.
 
 use std::io;
-use std::net::SocketAddr;
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 
 use ipvs_config::check::Check;
 use socket2::SockRef;
-use tokio::net::{TcpSocket, TcpStream};
+use tokio::net::{TcpSocket, TcpStream, UdpSocket};
 
 use super::Failure;
 
@@ -20,6 +20,18 @@ pub(super) async fn tcp(check: &Check, at: SocketAddr) -> Result<TcpStream, Fail
         bound.map_err(|error| Failure::Unmade(format!("from {source}: {error}")))?;
     }
     socket.connect(at).await.map_err(|error| Failure::of_io(&error))
+}
+
+/// A socket for datagrams to and from there only, so that it hears of who refuses them.
+pub(super) async fn udp(check: &Check, at: SocketAddr) -> Result<UdpSocket, Failure> {
+    let any: IpAddr =
+        if at.is_ipv4() { Ipv4Addr::UNSPECIFIED.into() } else { Ipv6Addr::UNSPECIFIED.into() };
+    let source = check.source.unwrap_or(any);
+    let socket = UdpSocket::bind(SocketAddr::new(source, 0)).await;
+    let socket = socket.map_err(|error| Failure::Unmade(format!("from {source}: {error}")))?;
+    prepare(&socket, check)?;
+    socket.connect(at).await.map_err(|error| Failure::of_io(&error))?;
+    Ok(socket)
 }
 
 /// Gives a socket the check's mark.

@@ -30,7 +30,8 @@ pub(super) async fn check(
             // A host may have its port behind it.
             let host = http.host.as_deref().and_then(|host| host.parse().ok());
             let host = host.as_ref().map(|host: &hyper::http::uri::Authority| host.host());
-            ask(tls::handshake(stream, tls, host, at, trust).await?, http, at).await
+            ask(tls::handshake(stream, tls, host, at, trust, tls::Protocol::Any).await?, http, at)
+                .await
         }
     }
 }
@@ -82,17 +83,21 @@ async fn body(mut response: Response<Incoming>, pattern: Option<&str>) -> Result
 }
 
 /// What an error of hyper's means.
-fn failure(error: &hyper::Error) -> Failure {
+pub(super) fn failure(error: &hyper::Error) -> Failure {
     let cause = std::error::Error::source(error);
     if let Some(io) = cause.and_then(|cause| cause.downcast_ref::<std::io::Error>()) {
-        return Failure::of_io(io);
+        return match Failure::of_io(io) {
+            // The request was made.
+            Failure::Unmade(text) => Failure::Broken(text),
+            failure => failure,
+        };
     }
     let text = cause.map_or_else(|| error.to_string(), |cause| format!("{error}: {cause}"));
     if error.is_parse() { Failure::Wrong(text) } else { Failure::Broken(text) }
 }
 
 /// A task that ends with whoever has this.
-struct Driver(tokio::task::JoinHandle<()>);
+pub(super) struct Driver(pub(super) tokio::task::JoinHandle<()>);
 
 impl Drop for Driver {
     fn drop(&mut self) {

@@ -1,13 +1,20 @@
 //! One check, from its first packet to its result.
 
+mod agent;
 mod connect;
+mod dns;
+mod exec;
+mod grpc;
 mod http;
+mod smtp;
 mod tls;
+mod udp;
 
 use std::io;
 use std::net::SocketAddr;
 
 use ipvs_config::check::{Check, CheckKind};
+use ipvs_config::health::Weight;
 
 pub use tls::Trust;
 
@@ -67,14 +74,22 @@ impl Failure {
     }
 }
 
-/// Makes a check once. It ends when its time is over.
-pub async fn check(check: &Check, at: SocketAddr, trust: &Trust) -> Result<(), Failure> {
+/// Makes a check once; the weight that the destination asks for. It ends when its time is over.
+pub async fn check(check: &Check, at: SocketAddr, trust: &Trust) -> Result<Weight, Failure> {
     let limit = check.timing.timeout;
     let made = async {
         match &check.kind {
-            CheckKind::Tcp => connect::tcp(check, at).await.map(drop),
-            CheckKind::Http(http) => http::check(check, http, at, trust).await,
+            CheckKind::Tcp => connect::tcp(check, at).await.map(drop)?,
+            CheckKind::Http(it) => http::check(check, it, at, trust).await?,
+            CheckKind::Tls(it) => tls::check(check, it, at, trust).await?,
+            CheckKind::Dns(it) => dns::check(check, it, at).await?,
+            CheckKind::Udp(it) => udp::check(check, it, at).await?,
+            CheckKind::Smtp(it) => smtp::check(check, it, at).await?,
+            CheckKind::Grpc(it) => grpc::check(check, it, at, trust).await?,
+            CheckKind::Agent(it) => return agent::check(check, it, at).await,
+            CheckKind::Exec(it) => return exec::check(it, at).await,
         }
+        Ok(Weight::Configured)
     };
     match tokio::time::timeout(limit, made).await {
         Ok(outcome) => outcome,

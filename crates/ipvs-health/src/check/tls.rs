@@ -4,8 +4,9 @@ use std::collections::HashMap;
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
+use std::time::{Duration, SystemTime};
 
-use ipvs_config::check::Tls;
+use ipvs_config::check::{Certificate, Check, Tls};
 use tokio::net::TcpStream;
 use tokio_rustls::TlsConnector;
 use tokio_rustls::client::TlsStream;
@@ -20,24 +21,38 @@ use tokio_rustls::rustls::pki_types::{CertificateDer, ServerName, UnixTime};
 use tokio_rustls::rustls::{
     ClientConfig, DigitallySignedStruct, Error, RootCertStore, SignatureScheme,
 };
+use x509_cert::der::Decode as _;
 
-use super::Failure;
+use super::{Failure, connect};
 
 /// How to speak TLS, made once for all checks that do it in the same way.
 #[derive(Debug, Default)]
 pub struct Trust(Mutex<HashMap<Way, Arc<ClientConfig>>>);
 
-/// Whether certificates are verified, and who may have signed them.
-type Way = (bool, Option<PathBuf>);
+/// Whether certificates are verified, who may have signed them, and what is spoken.
+type Way = (bool, Option<PathBuf>, Protocol);
+
+/// What is spoken within TLS.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub(super) enum Protocol {
+    /// Nothing that would have to be said.
+    Any,
+    /// HTTP/2.
+    Http2,
+}
 
 impl Trust {
-    fn config(&self, tls: &Tls) -> Result<Arc<ClientConfig>, Failure> {
+    fn config(&self, tls: &Tls, protocol: Protocol) -> Result<Arc<ClientConfig>, Failure> {
         let mut made = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        let key = (tls.verify, tls.ca_file.clone());
+        let key = (tls.verify, tls.ca_file.clone(), protocol);
         if let Some(config) = made.get(&key) {
             return Ok(Arc::clone(config));
         }
-        let config = Arc::new(config(tls)?);
+        let mut config = config(tls)?;
+        if protocol == Protocol::Http2 {
+            config.alpn_protocols = vec![b"h2".to_vec()];
+        }
+        let config = Arc::new(config);
         made.insert(key, Arc::clone(&config));
         Ok(config)
     }
@@ -84,13 +99,14 @@ pub(super) async fn handshake(
     host: Option<&str>,
     at: SocketAddr,
     trust: &Trust,
+    protocol: Protocol,
 ) -> Result<TlsStream<TcpStream>, Failure> {
     let name = match tls.sni.as_deref().or(host) {
         Some(name) => ServerName::try_from(name.to_owned())
             .map_err(|error| Failure::Unmade(format!("{name}: {error}")))?,
         None => ServerName::IpAddress(at.ip().into()),
     };
-    let connector = TlsConnector::from(trust.config(tls)?);
+    let connector = TlsConnector::from(trust.config(tls, protocol)?);
     connector.connect(name, stream).await.map_err(|error| {
         let cause = error.get_ref().and_then(|inner| inner.downcast_ref::<Error>());
         match cause {
@@ -99,6 +115,36 @@ pub(super) async fn handshake(
         }
     })
 }
+
+/// Shakes hands, and looks for how long the certificate is valid still.
+pub(super) async fn check(
+    check: &Check,
+    certificate: &Certificate,
+    at: SocketAddr,
+    trust: &Trust,
+) -> Result<(), Failure> {
+    let stream = connect::tcp(check, at).await?;
+    let stream = handshake(stream, &certificate.tls, None, at, trust, Protocol::Any).await?;
+    if certificate.days == 0 {
+        return Ok(());
+    }
+    let (_, session) = stream.get_ref();
+    let first = session.peer_certificates().and_then(<[_]>::first);
+    let first = first.ok_or_else(|| Failure::Wrong("there is no certificate".into()))?;
+    let parsed = x509_cert::Certificate::from_der(first);
+    let parsed = parsed.map_err(|error| Failure::Wrong(format!("the certificate: {error}")))?;
+    let until = parsed.tbs_certificate().validity().not_after.to_system_time();
+    match until.duration_since(SystemTime::now()) {
+        Ok(left) if left >= DAY * certificate.days => Ok(()),
+        Ok(left) => {
+            let days = left.as_secs() / DAY.as_secs();
+            Err(Failure::Wrong(format!("the certificate is valid for {days} days only")))
+        }
+        Err(_) => Err(Failure::Wrong("the certificate is not valid any more".into())),
+    }
+}
+
+const DAY: Duration = Duration::from_hours(24);
 
 /// Takes every certificate; what is signed with it has to be right all the same.
 #[derive(Debug)]

@@ -23,7 +23,7 @@ struct Script {
 struct Player(Rc<Script>, Instant);
 
 impl Checker for Player {
-    async fn check(&self, target: &Target) -> Result<(), Failure> {
+    async fn check(&self, target: &Target) -> Result<Weight, Failure> {
         let host = host(&target.key);
         self.0.asked.borrow_mut().push((host, self.1.elapsed().as_secs_f64()));
         let answer = {
@@ -36,7 +36,7 @@ impl Checker for Player {
             None if answer == '-' => return Err(Failure::Broken("as in the script".into())),
             None => {}
         }
-        Ok(())
+        Ok(Weight::Configured)
     }
 }
 
@@ -45,8 +45,8 @@ impl Checker for Player {
 struct Turns(Rc<RefCell<Vec<(u8, bool)>>>);
 
 impl Listener for Turns {
-    fn turned(&self, key: &TargetKey, up: bool) {
-        self.0.borrow_mut().push((host(key), up));
+    fn turned(&self, turn: Turn) {
+        self.0.borrow_mut().push((host(&turn.key), turn.up));
     }
 }
 

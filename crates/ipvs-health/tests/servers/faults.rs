@@ -4,7 +4,7 @@ use std::net::{Ipv4Addr, SocketAddr};
 use std::time::Duration;
 
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _, copy};
-use tokio::net::{TcpListener, TcpStream};
+use tokio::net::{TcpListener, TcpStream, UdpSocket};
 
 /// How answers are spoilt.
 #[derive(Clone, Copy, Debug)]
@@ -58,4 +58,26 @@ async fn spoil(client: TcpStream, server: SocketAddr, fault: Fault) -> std::io::
     drop(to_client);
     requests.abort();
     Ok(())
+}
+
+/// The same for datagrams: an answer is late, or cut.
+pub(crate) async fn datagrams_in_front_of(server: SocketAddr, fault: Fault) -> SocketAddr {
+    let front = UdpSocket::bind(ANY).await.unwrap();
+    let at = front.local_addr().unwrap();
+    tokio::spawn(async move {
+        let behind = UdpSocket::bind(ANY).await.unwrap();
+        let mut octets = [0; 2000];
+        while let Ok((len, client)) = front.recv_from(&mut octets).await {
+            behind.send_to(&octets[..len], server).await.unwrap();
+            let len = behind.recv(&mut octets).await.unwrap();
+            match fault {
+                Fault::Silent => {}
+                Fault::Slow => tokio::time::sleep(Duration::from_secs(2)).await,
+                Fault::Cut(left) => {
+                    front.send_to(&octets[..len.min(left)], client).await.unwrap();
+                }
+            }
+        }
+    });
+    at
 }

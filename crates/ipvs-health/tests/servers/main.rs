@@ -7,8 +7,13 @@
     reason = "these are tests, with what they need"
 )]
 
+mod agents;
 mod faults;
+mod grpc;
+mod handshake;
 mod http;
+mod mail;
+mod names;
 mod programs;
 mod tcp;
 
@@ -33,7 +38,7 @@ async fn made(keys: &str, at: SocketAddr) -> Result<(), Failure> {
     if !keys.contains("timeout") {
         one.timing.timeout = Duration::from_secs(20);
     }
-    check(&one, at, &Trust::default()).await
+    check(&one, at, &Trust::default()).await.map(drop)
 }
 
 /// Runs a test within a runtime as the checks have one.

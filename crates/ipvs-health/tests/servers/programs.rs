@@ -42,6 +42,16 @@ pub(crate) fn find(program: &str) -> Option<PathBuf> {
     found
 }
 
+/// The same of a file by its whole path.
+pub(crate) fn is_there(path: &str) -> Option<()> {
+    if Path::new(path).is_file() {
+        return Some(());
+    }
+    // A closed stderr is no reason to fail.
+    let _ = writeln!(std::io::stderr(), "SKIPPED: what needs {path}, which is not there");
+    None
+}
+
 /// A port that is free just now.
 pub(crate) fn free_port() -> u16 {
     let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).unwrap();

@@ -2,6 +2,7 @@
 
 use std::fs;
 use std::net::SocketAddr;
+use std::os::unix::fs::PermissionsExt as _;
 use std::path::PathBuf;
 use std::thread;
 use std::time::{Duration, Instant};
@@ -12,6 +13,7 @@ use ipvs_e2e::{Bed, Method, Plane, vip};
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 
+pub(crate) const NEEDS_SETPRIV: &[&str] = &["setpriv"];
 pub(crate) const NEEDS: &[&str] = &["nginx", "curl"];
 
 /// How long it may take until something is noticed.
@@ -269,4 +271,30 @@ pub(crate) fn applied(plane: Plane) -> Result<()> {
     ensure!(planned == (2, drift.to_owned()), "{planned:?}");
     ensure!(world.ipvs(&["apply"], true)? == (0, drift.to_owned()));
     Ok(())
+}
+
+pub(crate) fn weights(plane: Plane) -> Result<()> {
+    let world = World::new(plane, 1, "")?;
+    let folder = world.bed.folder.path();
+    // Whoever the program runs as.
+    fs::set_permissions(folder, fs::Permissions::from_mode(0o755))?;
+    let (wish, script) = (folder.join("wish"), folder.join("check"));
+    let ask = |status: u8| fs::write(&wish, status.to_string());
+    ask(9)?;
+    fs::write(&script, format!("#!/bin/sh\nexit $(cat {})\n", wish.display()))?;
+    fs::set_permissions(&script, fs::Permissions::from_mode(0o755))?;
+    let check = format!(
+        "[[service.check]]\ntype = \"exec\"\ncommand = [\"{}\"]\ndynamic = true\n{OFTEN}",
+        script.display()
+    );
+    fs::write(&world.path, service(&check) + &dest(11, ""))?;
+    ensure!(world.ipvs(&["apply"], true)?.0 == 0);
+    for (status, listed) in
+        [(9, vec![(11, 7)]), (22, vec![(11, 20)]), (0, vec![(11, 3)]), (1, vec![])]
+    {
+        ask(status)?;
+        world.await_listed(&listed)?;
+        world.ensure_no_drift()?;
+    }
+    world.ensure_status_says("wrong answer: exit status 1")
 }

@@ -146,6 +146,7 @@ const TESTS: &[Test] = &[
     ("who_was_down_stays_so_until_checked", health::NEEDS, &PLANES, health::restart),
     ("checks_that_have_not_changed_go_on", health::NEEDS, &PLANES, health::reload),
     ("checks_are_planned_applied_and_rolled_back", health::NEEDS, &PLANES, health::applied),
+    ("a_program_asks_for_a_weight", health::NEEDS_SETPRIV, &PLANES, health::weights),
     ("half_a_transaction_leaves_nothing", &[], USER, atomic::half),
     ("nonsense_on_the_socket_harms_nobody", &[], USER, api::nonsense),
     ("a_client_that_does_not_read_delays_nobody", &[], USER, api::slow_client),
