@@ -341,8 +341,9 @@ fn what_cannot_be_imported_is_named_and_counted() {
     }
     // Within a virtual server.
     for (text, said) in [
-        ("sorry_server 10.1.0.99 53", "there are no sorry servers yet"),
-        ("quorum 2", "there are no health checks yet"),
+        ("delay_loop soon", "no time in seconds"),
+        ("quorum 0", "no number from 1 on"),
+        ("warmup 3", "checks begin at once"),
         ("quorum_up /bin/true", "nothing is run or told here"),
         ("nonsense", "this is not known here"),
         ("lvs_method NAT type ipip", "no type of tunnel"),
@@ -365,6 +366,21 @@ fn what_cannot_be_imported_is_named_and_counted() {
     assert_eq!(missing.status.code(), Some(1));
     let saved = ("-A -u 192.0.2.10:53 -s rr\n-a -u 192.0.2.10:53 -r 10.1.0.11 -m -w 0\n", made);
     world.check("ipvs", &["import", "ipvsadm-save", "-"], saved.0, (saved.1, "", 0));
+}
+
+#[test]
+fn health_checks_of_keepalived_are_carried_over() {
+    let world = World::new("checks");
+    let path = world.folder.join("keepalived.conf");
+    fs::write(&path, include_str!("checks.conf")).expect("a file");
+    let file = path.to_str().expect("a path");
+    let output = world.run("ipvs", &["import", "keepalived.conf", file], "");
+    let left_out = format!(
+        "{file}:28: digest 9b3a0c85a887a256d6939da88aabd8cd: no digest is made: `body` searches \
+         for a text\n{file}:47: PING_CHECK: there is no such check here\nipvs import: left out: 2\n"
+    );
+    assert_eq!(String::from_utf8_lossy(&output.stderr), left_out);
+    assert_eq!(String::from_utf8_lossy(&output.stdout), include_str!("checks.toml"));
 }
 
 #[test]

@@ -5,12 +5,14 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::path::Path;
 
 use ipvs_config::Service;
-use ipvs_config::health::Health;
+use ipvs_config::check::Check;
+use ipvs_config::health::{Health, Initial, OnFailure};
 use ipvs_core::addr::{Addr, Family};
 use ipvs_core::dest::{DestKey, DestSpec, ForwardingMethod};
 use ipvs_core::service::{ServiceFlags, ServiceKey, ServiceSpec};
 
 use super::blocks::{Item, Reader};
+use super::checks::{CHECKERS, Defaults, checks};
 use super::{Import, Place};
 
 /// Without a number.
@@ -19,22 +21,6 @@ const PERSISTENCE: u32 = 360;
 const SCHEDULER: &str = "wlc";
 /// Addresses that one range may stand for.
 const LARGEST_RANGE: u128 = 4096;
-/// Health checks, which there are none of yet.
-const CHECKS: [&str; 12] = [
-    "TCP_CHECK",
-    "UDP_CHECK",
-    "HTTP_GET",
-    "SSL_GET",
-    "SMTP_CHECK",
-    "DNS_CHECK",
-    "MISC_CHECK",
-    "BFD_CHECK",
-    "PING_CHECK",
-    "FILE_CHECK",
-    "delay_loop",
-    "connect_timeout",
-];
-
 /// What a virtual server is at.
 #[derive(Clone, Debug)]
 enum At {
@@ -203,6 +189,23 @@ const NAT: Way = Way {
     tunnel_flags: 0,
 };
 
+impl Way {
+    /// A destination that is reached so.
+    const fn spec(self, weight: i32) -> DestSpec {
+        let Self { method, tunnel_type, tunnel_port, tunnel_flags } = self;
+        DestSpec {
+            weight,
+            upper: 0,
+            lower: 0,
+            tunnel_port,
+            tunnel_flags,
+            tunnel_type,
+            method: method as u8,
+            reserved: [0; 2],
+        }
+    }
+}
+
 /// A virtual server without its places.
 #[derive(Debug)]
 struct Template {
@@ -212,6 +215,10 @@ struct Template {
     granularity: Option<String>,
     way: Way,
     weight: i32,
+    checks: Defaults,
+    health: Health,
+    sorry: Option<(IpAddr, Option<u16>)>,
+    sorry_way: Option<Way>,
 }
 
 fn virtual_server(import: &mut Import, item: &Item, groups: &HashMap<String, Vec<(Place, At)>>) {
@@ -241,6 +248,11 @@ fn virtual_server(import: &mut Import, item: &Item, groups: &HashMap<String, Vec
         granularity: None,
         way: NAT,
         weight: 1,
+        checks: Defaults::default(),
+        // Unless it says `alpha`.
+        health: Health { initial: Initial::Up, ..Health::default() },
+        sorry: None,
+        sorry_way: None,
     };
     let items = item.block.as_deref().unwrap_or_default();
     for item in items.iter().filter(|item| item.name() != "real_server") {
@@ -258,6 +270,7 @@ fn virtual_server(import: &mut Import, item: &Item, groups: &HashMap<String, Vec
             Ok(service) => {
                 let key = service.key;
                 import.add_service(&place, service);
+                let mut health = template.health.clone();
                 for (place, server) in &servers {
                     // Where a port has no effect, keepalived sets the virtual server's.
                     let is_free = server.spec.forwarding() == ForwardingMethod::Masquerade
@@ -265,11 +278,33 @@ fn virtual_server(import: &mut Import, item: &Item, groups: &HashMap<String, Vec
                     let port = server.port.filter(|_| is_free).unwrap_or(key.port);
                     let key_of_dest = DestKey::new(server.family, server.addr, port);
                     import.add_dest(place, &key, (key_of_dest, server.spec));
+                    let mut checks = server.checks.clone();
+                    for check in checks.iter_mut().filter(|check| check.port == Some(port)) {
+                        check.port = None;
+                    }
+                    health.by_dest.push((key_of_dest, checks));
+                }
+                let sorry = template.sorry.map(|at| sorry_server(&template, &key, at));
+                if let Err(why) = import.add_health(&key, health, sorry) {
+                    import.leave_out(&place, why);
                 }
             }
             Err(why) => import.leave_out(&place, why),
         }
     }
+}
+
+/// The sorry server of a service.
+fn sorry_server(
+    template: &Template,
+    key: &ServiceKey,
+    (ip, port): (IpAddr, Option<u16>),
+) -> (DestKey, DestSpec) {
+    let (family, addr) = Addr::from_ip(ip);
+    let spec = template.sorry_way.unwrap_or(template.way).spec(1);
+    let is_free = spec.forwarding() == ForwardingMethod::Masquerade && !key.is_fwmark();
+    let port = port.filter(|_| is_free).unwrap_or(key.port);
+    (DestKey::new(family, addr, port), spec)
 }
 
 /// The service at one place.
@@ -304,6 +339,12 @@ fn service(template: &Template, at: &At, servers: Option<Family>) -> Result<Serv
 /// Takes an option of a virtual server; says why it is left out.
 fn option(template: &mut Template, item: &Item) -> Result<(), String> {
     let words = item.rest();
+    if let Some(taken) = template.checks.take(item) {
+        return taken;
+    }
+    if let Some(taken) = health_option(template, item) {
+        return taken;
+    }
     let spec = &mut template.spec;
     match (item.name(), &words[..]) {
         ("lb_algo" | "lvs_sched", [name]) => spec.scheduler = (*name).into(),
@@ -345,14 +386,50 @@ fn option(template: &mut Template, item: &Item) -> Result<(), String> {
     Ok(())
 }
 
+/// The same of an option about health; `None` for another.
+fn health_option(template: &mut Template, item: &Item) -> Option<Result<(), String>> {
+    let words = item.rest();
+    let positive = |word: &str| match word.parse() {
+        Ok(number @ 1..) => Ok(number),
+        _ => Err("no number from 1 on".to_owned()),
+    };
+    let health = &mut template.health;
+    Some(match (item.name(), &words[..]) {
+        ("quorum", [word]) => positive(word).map(|quorum| health.quorum = quorum),
+        ("hysteresis", ["0"]) => Ok(()),
+        ("hysteresis", [word]) => positive(word).map(|number| health.hysteresis = number),
+        ("alpha", []) => {
+            health.initial = Initial::Down;
+            Ok(())
+        }
+        ("inhibit_on_failure", []) => {
+            health.on_failure = OnFailure::Inhibit;
+            Ok(())
+        }
+        ("sorry_server", [ip, port @ ..]) => {
+            let port = port.first().map(|port| port.parse()).transpose();
+            match (ip.parse(), port) {
+                (Ok(ip), Ok(port)) => {
+                    template.sorry = Some((ip, port));
+                    Ok(())
+                }
+                _ => Err("this is no address with a port".into()),
+            }
+        }
+        ("sorry_server_lvs_method", words) => method(words).map(|way| {
+            template.sorry_way = Some(way);
+        }),
+        _ => return None,
+    })
+}
+
 /// Why an option is left out.
 fn left_out(name: &str) -> &'static str {
     match name {
         name if name.starts_with('@') => "only for a configuration id",
-        "sorry_server" => "there are no sorry servers yet",
-        name if CHECKS.contains(&name) => "there are no health checks yet",
-        "quorum" | "hysteresis" | "alpha" | "omega" | "retry" | "delay_before_retry" | "warmup"
-        | "inhibit_on_failure" | "virtualhost" | "ha_suspend" => "there are no health checks yet",
+        "BFD_CHECK" | "PING_CHECK" | "FILE_CHECK" => "there is no such check here",
+        "alpha" | "inhibit_on_failure" => "only of a whole virtual server",
+        "sorry_server_inhibit" => "the sorry server is there while it is needed",
         "quorum_up" | "quorum_down" | "notify_up" | "notify_down" | "smtp_alert" => {
             "nothing is run or told here"
         }
@@ -412,6 +489,7 @@ struct Server {
     /// The virtual server's if there is none.
     port: Option<u16>,
     spec: DestSpec,
+    checks: Vec<Check>,
 }
 
 fn real_server(import: &mut Import, item: &Item, template: &Template) -> Option<Server> {
@@ -429,7 +507,9 @@ fn real_server(import: &mut Import, item: &Item, template: &Template) -> Option<
     let (family, addr) = Addr::from_ip(ip);
     let (mut way, mut weight) = (template.way, template.weight);
     let (mut upper, mut lower) = (0, 0);
-    for item in item.block.iter().flatten() {
+    let mut defaults = template.checks.clone();
+    let items = item.block.as_deref().unwrap_or_default();
+    for item in items.iter().filter(|item| !CHECKERS.contains(&item.name())) {
         let words = item.rest();
         let threshold = |word: &str| word.parse().map_err(|_bad| "no number".to_owned());
         let taken = match (item.name(), &words[..]) {
@@ -437,24 +517,24 @@ fn real_server(import: &mut Import, item: &Item, template: &Template) -> Option<
             ("lb_kind" | "lvs_method", words) => method(words).map(|method| way = method),
             ("uthreshold", [word]) => threshold(word).map(|number| upper = number),
             ("lthreshold", [word]) => threshold(word).map(|number| lower = number),
-            (name, _) => Err(left_out(name).into()),
+            (name, _) => defaults.take(item).unwrap_or_else(|| Err(left_out(name).into())),
         };
         if let Err(why) = taken {
             import.leave_out(&item.place, format!("{}: {why}", item.words.join(" ")));
         }
     }
-    let Way { method, tunnel_type, tunnel_port, tunnel_flags } = way;
-    let spec = DestSpec {
-        weight,
-        upper,
-        lower,
-        tunnel_port,
-        tunnel_flags,
-        tunnel_type,
-        method: method as u8,
-        reserved: [0; 2],
-    };
-    Some(Server { family, addr, port, spec })
+    let spec = DestSpec { upper, lower, ..way.spec(weight) };
+    let mut all = Vec::new();
+    for item in items.iter().filter(|item| CHECKERS.contains(&item.name())) {
+        for check in checks(import, item, &defaults, port) {
+            if all.contains(&check) {
+                import.leave_out(&item.place, "this check is there already");
+            } else {
+                all.push(check);
+            }
+        }
+    }
+    Some(Server { family, addr, port, spec, checks: all })
 }
 
 #[cfg(test)]

@@ -1,15 +1,18 @@
 //! `ipvs import`: what other programs are configured with, as a file of ours.
 
 mod blocks;
+mod checks;
 mod keepalived;
 mod saved;
 
+use std::collections::HashSet;
 use std::fmt::Display;
 use std::fs;
 use std::io::{self, Read as _, Write as _};
 use std::path::{Path, PathBuf};
 
 use clap::{Args, ValueEnum};
+use ipvs_config::health::Health;
 use ipvs_config::{Service, Wanted};
 use ipvs_core::dest::{DestKey, DestSpec};
 use ipvs_core::service::ServiceKey;
@@ -70,6 +73,38 @@ impl Import {
             }
             Some(service) => service.dests.push(dest),
         }
+    }
+
+    /// Has the destinations of a service checked; why not, if there is nothing to check.
+    fn add_health(
+        &mut self,
+        key: &ServiceKey,
+        mut health: Health,
+        sorry: Option<(DestKey, DestSpec)>,
+    ) -> Result<(), &'static str> {
+        let Some(service) = self.wanted.services.iter_mut().find(|it| it.key == *key) else {
+            return Ok(());
+        };
+        let mut seen = HashSet::new();
+        health.by_dest.retain(|(dest, _)| seen.insert(*dest));
+        if health.is_none() {
+            let says_nothing = sorry.is_none() && health.quorum == 0;
+            return if says_nothing {
+                Ok(())
+            } else {
+                Err("a quorum needs checks, of which there are none")
+            };
+        }
+        if let [(_, first), rest @ ..] = &health.by_dest[..]
+            && rest.iter().all(|(_, checks)| checks == first)
+        {
+            health.checks.clone_from(first);
+            health.by_dest.clear();
+        }
+        // As keepalived does.
+        health.hysteresis = health.hysteresis.min(health.quorum.max(1) - 1);
+        service.health = Health { sorry_server: sorry, ..health };
+        Ok(())
     }
 
     /// The text of our file, without the services that it cannot say.
