@@ -66,12 +66,12 @@ impl Director {
 
     /// Lets what has been found of the health of destinations have its consequences.
     pub(crate) fn look_after_health(&mut self) {
-        for key in self.health.turned() {
+        for (key, refused) in self.health.turned() {
             let mut dests = Vec::new();
             if !self.plane().dests(&key, &mut |dest| dests.push((dest.key, dest.spec))) {
                 continue;
             }
-            let edits = self.health.edits(&key, &dests);
+            let edits = self.health.edits(&key, refused, &dests);
             if !edits.is_empty()
                 && let Err(refused) = self.apply(&edits)
             {

@@ -109,9 +109,11 @@ impl Health {
         }
     }
 
-    /// Takes what the checks have found; the services that it is about.
-    pub(crate) fn turned(&mut self) -> Vec<ServiceKey> {
-        let mut services = std::mem::take(&mut self.unsettled);
+    /// Takes what the checks have found; the services that it is about, and whether edits of
+    /// theirs were refused before.
+    pub(crate) fn turned(&mut self) -> Vec<(ServiceKey, bool)> {
+        let refused = std::mem::take(&mut self.unsettled);
+        let mut services = refused.clone();
         let turns = self.checks.as_ref().map(Checks::turns).unwrap_or_default();
         for turn in turns {
             if let Some(stands) = self.stands.get_mut(&turn.key) {
@@ -119,7 +121,7 @@ impl Health {
                 services.insert(turn.key.service);
             }
         }
-        services.into_iter().collect()
+        services.into_iter().map(|key| (key, refused.contains(&key))).collect()
     }
 
     /// Remembers how a service and its destinations stand, by its checks.
@@ -144,10 +146,12 @@ impl Health {
         standings.quorums.insert(*key, quorum);
     }
 
-    /// What has to be edited of a service whose destinations run as `present`; it counts as done.
+    /// What has to be edited of a service whose destinations run as `present`; it counts as done,
+    /// unless it was `refused` before.
     pub(crate) fn edits(
         &mut self,
         key: &ServiceKey,
+        refused: bool,
         present: &[(DestKey, DestSpec)],
     ) -> Vec<Command> {
         let Some(service) = self.checked.service(key).cloned() else { return Vec::new() };
@@ -171,7 +175,7 @@ impl Health {
                     edits.push(Command::EditDest(*key, *dest, spec));
                 }
                 // Unless somebody has deleted it.
-                (None, Some(shall)) if of(&was.dests, dest).is_none() => {
+                (None, Some(shall)) if refused || of(&was.dests, dest).is_none() => {
                     edits.push(Command::AddDest(*key, *dest, shall));
                 }
                 _ => {}
@@ -343,5 +347,54 @@ fn status<'a>(
         took: last.map_or(0, |last| u64::try_from(last.took.as_micros()).unwrap_or(u64::MAX)),
         passes,
         failures: results.iter().sum::<u64>() - passes,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// A service with one destination, which is down, and nobody who checks it.
+    fn health(policy: &str) -> (Health, ServiceKey, DestKey) {
+        let text = format!(
+            "[[service]]\naddress = \"192.0.2.1\"\nprotocol = \"tcp\"\nport = 80\n\
+             [[service.check]]\ntype = \"tcp\"\n[service.health]\n{policy}\n\
+             [[service.destination]]\naddress = \"10.0.0.1\"\nweight = 3\n"
+        );
+        let checked = Checked::of(&ipvs_config::read("f", &text).unwrap().services);
+        let service = checked.services.values().next().unwrap();
+        let (key, dest) = (service.key, service.dests[0].0);
+        let mut health = Health { checked, ..Health::default() };
+        turn(&mut health, key, dest, false);
+        health.stand(&key);
+        (health, key, dest)
+    }
+
+    fn turn(health: &mut Health, service: ServiceKey, dest: DestKey, up: bool) {
+        let key = TargetKey { service, dest, position: 0 };
+        health.stands.insert(key, Standing { up, weight: Weight::Configured });
+    }
+
+    #[test]
+    fn who_is_up_is_added_once_and_again_if_that_was_refused() {
+        let (mut health, key, dest) = health("");
+        turn(&mut health, key, dest, true);
+        let [Command::AddDest(_, added, spec)] = health.edits(&key, false, &[])[..] else {
+            panic!("it is not added");
+        };
+        assert_eq!((added, spec.weight), (dest, 3));
+        assert_eq!(health.edits(&key, false, &[]), [], "somebody has deleted it");
+        assert_eq!(health.edits(&key, true, &[]).len(), 1, "nobody had let it be added");
+        assert_eq!(health.edits(&key, false, &[(dest, spec)]), []);
+    }
+
+    #[test]
+    fn of_what_somebody_has_edited_only_the_weight_is_changed() {
+        let (mut health, key, dest) = health("on_failure = \"inhibit\"");
+        let spec = health.checked.services[&key].dests[0].1;
+        let edited = DestSpec { weight: 0, upper: 9, ..spec };
+        turn(&mut health, key, dest, true);
+        let edits = health.edits(&key, false, &[(dest, edited)]);
+        assert_eq!(edits, [Command::EditDest(key, dest, DestSpec { weight: 3, ..edited })]);
     }
 }
