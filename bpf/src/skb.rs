@@ -50,6 +50,8 @@ const ENCAP_GRE: u64 = 1 << 3;
 const ENCAP_UDP: u64 = 1 << 4;
 /// `BPF_F_INGRESS`: the packet comes in by the interface, instead of leaving by it.
 const REDIRECT_INGRESS: u64 = 1;
+/// Octets of the shortest `struct bpf_tunnel_key` that the kernel knows: number and address.
+const LEAST_TUNNEL_KEY: usize = 8;
 /// Where a frame without a tag says what it holds.
 const ETHERTYPE_AT: u32 = 12;
 const AF_INET: u32 = 2;
@@ -476,6 +478,24 @@ fn leave_tag(ctx: *mut SkBuff, ifindex: u32) {
     }
 }
 
+/// Takes off the route by which the host was about to send the packet on, or had sent it to
+/// itself: a packet that has waited for its neighbour leaves by its route, and not by the
+/// neighbour. The kernel has no helper for that, but one that puts the word for a tunnel in
+/// its place, which leads nowhere; only interfaces look at it that are told by it where to.
+#[inline(always)]
+fn leave_route(ctx: *mut SkBuff) {
+    let mut key = [0_u8; LEAST_TUNNEL_KEY];
+    // SAFETY: the helper reads the octets it is given. On failure it leaves all as it was.
+    unsafe {
+        helpers::bpf_skb_set_tunnel_key(
+            ctx.cast(),
+            key.as_mut_ptr().cast(),
+            LEAST_TUNNEL_KEY as u32,
+            0,
+        );
+    }
+}
+
 /// Does what the verdict says.
 #[inline(always)]
 fn act(ctx: *mut SkBuff, maps: &Maps<true>, scratch: &Scratch, verdict: Verdict) -> i32 {
@@ -513,6 +533,7 @@ fn act(ctx: *mut SkBuff, maps: &Maps<true>, scratch: &Scratch, verdict: Verdict)
                 Family::V6 => AF_INET6,
             };
             let Some(neighbour) = maps::IPVS_NEIGHBOUR.get_ptr_mut(0) else { return TC_ACT_SHOT };
+            leave_route(ctx);
             // SAFETY: the element is this CPU's own and has the kernel's layout.
             unsafe {
                 *neighbour = Neighbour { family, next };

@@ -2,22 +2,30 @@
 
 use std::collections::BTreeMap;
 use std::net::{IpAddr, SocketAddr};
+use std::time::Duration;
 
 use anyhow::{Context as _, Result, ensure};
-use ipvs_e2e::programs::curl;
+use ipvs_e2e::programs::{curl, run};
 use ipvs_e2e::{Bed, Method, Plane, vip};
-use ipvs_lab::{HttpServer, Segment};
+use ipvs_lab::{HttpServer, Segment, Topology, UdpClient};
 
 pub(crate) const NEEDS: &[&str] = &["curl"];
+pub(crate) const NEEDS_IP: &[&str] = &["ip"];
+
+const TIMEOUT: Duration = Duration::from_secs(10);
+
+/// Virtual addresses that are not known to the real servers: they would take a packet from
+/// one that is for a forged one.
+fn vips() -> Result<[IpAddr; 2]> {
+    Ok(["192.0.2.150".parse()?, "2001:db8:c::150".parse()?])
+}
 
 /// What the director asks of a virtual address goes to the real servers in turn, from the
 /// virtual address as well as from the director's own.
 pub(crate) fn asks(plane: Plane) -> Result<()> {
     let bed = Bed::new(plane, 2)?;
     let _servers = bed.serve(8080)?;
-    // Not known to the real servers: they would take a packet from it for a forged one.
-    let vips: [IpAddr; 2] = ["192.0.2.150".parse()?, "2001:db8:c::150".parse()?];
-    for vip in vips {
+    for vip in vips()? {
         bed.lab.director_client_side().add_address(vip.into())?;
         let at = SocketAddr::new(vip, 80);
         bed.ipvsadm(&format!("-A -t {at} -s rr"))?;
@@ -39,6 +47,30 @@ pub(crate) fn asks(plane: Plane) -> Result<()> {
         ensure!(listing.contains("TIME_WAIT"), "replies are not seen:\n{listing}");
     }
     Ok(())
+}
+
+/// What the director asks goes on, too, where its host has first to find out who the real
+/// server is.
+pub(crate) fn asks_strangers(plane: Plane) -> Result<()> {
+    let mut bed = Bed::new(plane, 1)?;
+    let _servers = bed.serve(8080)?;
+    let services = vips()?.map(|vip| SocketAddr::new(vip, 80));
+    for at in services {
+        bed.lab.director_client_side().add_address(at.ip().into())?;
+        let host = bed.lab.servers().first().context("no server")?;
+        bed.ipvsadm(&format!("-A -u {at} -s rr"))?;
+        bed.ipvsadm(&format!("-a -u {at} -r {} -m", SocketAddr::new(host.address(at.ip()), 8080)))?;
+    }
+    // It has the kernel keep its neighbours known.
+    bed.kill_daemon()?;
+    for at in services {
+        let director = bed.lab.director();
+        run(director, "ip", &["neigh", "flush", "dev", Topology::DIRECTOR_SERVER_SIDE])?;
+        let client = director.run(|| UdpClient::connect(at))??;
+        let answer = client.exchange(b"who is there?", TIMEOUT);
+        answer.with_context(|| format!("{at}: the first datagram is lost"))?;
+    }
+    bed.start_daemon()
 }
 
 /// A server on the director answers clients, masqueraded and directly, and what it sends

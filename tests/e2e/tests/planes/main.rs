@@ -57,6 +57,12 @@ const TESTS: &[Test] = &[
     ("bodies_arrive_through_every_tunnel", web::NEEDS_CURL, &ALL_PLANES, tunnels::bodies),
     ("datagrams_in_fragments_pass_every_tunnel", &[], &ALL_PLANES, tunnels::datagrams),
     ("the_director_itself_may_ask_its_services", host::NEEDS, ALL_IN_KERNEL, host::asks),
+    (
+        "the_director_may_ask_where_its_neighbours_are_forgotten",
+        host::NEEDS_IP,
+        ALL_IN_KERNEL,
+        host::asks_strangers,
+    ),
     ("a_server_on_the_director_answers", host::NEEDS, ALL_IN_KERNEL, host::serves),
     ("files_are_had_by_ftp_in_every_way", ftp::NEEDS, &ALL_WAYS, ftp::transfers),
     ("iperf3_streams_in_both_directions", streams::NEEDS, &ALL_PLANES, streams::tcp),
@@ -65,7 +71,7 @@ const TESTS: &[Test] = &[
     (
         "questions_to_forgotten_neighbours_are_scheduled_once",
         dns::NEEDS_IP,
-        &ALL_PLANES,
+        &ALL_WAYS,
         dns::unresolved,
     ),
     (
