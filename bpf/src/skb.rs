@@ -6,7 +6,7 @@ use core::ffi::c_void;
 use aya_ebpf::bindings::__sk_buff;
 use aya_ebpf::helpers::generated as helpers;
 use ipvs_core::addr::{Addr, Family};
-use ipvs_core::director::{self, Arrival, Scratch};
+use ipvs_core::director::{self, Arrival, BeforeRouting, Scratch};
 use ipvs_core::hop::HOST_DOOR;
 use ipvs_core::own;
 use ipvs_core::settings::Settings;
@@ -26,6 +26,13 @@ const TC_ACT_UNSPEC: i32 = -1;
 const TC_ACT_SHOT: i32 = 2;
 /// `pkt_type` of a packet to this host's MAC address.
 const PACKET_HOST: u32 = 0;
+/// `tc_index` of a packet whose TTL [`ipvs_tc_arriving`] has raised to 2, since the host does
+/// not send on what has no hop left, with the TTL that it came with added. It is 16 bits, and
+/// of no use to anybody but some queueing disciplines.
+const LENGTHENED: u32 = 0x6970;
+/// `tc_index` of an answer that was counted already: it came in by an interface whose packets
+/// pass no firewall before, or the director has made it.
+const COUNTED: u32 = 0x6972;
 /// Octets that hold the headers the director reads: Ethernet with a tag, IPv6
 /// with some extensions, TCP.
 const HEADERS_LEN: u32 = 128;
@@ -72,7 +79,8 @@ pub(crate) struct SkBuff {
     priority: u32,
     ingress_ifindex: u32,
     pub(crate) ifindex: u32,
-    unused2: [u32; 8],
+    tc_index: u32,
+    unused2: [u32; 7],
     data: u32,
     data_end: u32,
     unused3: [u32; 23],
@@ -382,6 +390,10 @@ fn go_on(ctx: *mut SkBuff, stage: Stage) -> i32 {
     let Some(scratch) = maps::scratch() else { return TC_ACT_UNSPEC };
     let now = kernel::now(settings);
     let verdict = director::go_on(stage, &mut frame, &maps, scratch, ifindex, now);
+    if stage == Stage::Refusal {
+        // SAFETY: the context is this program's.
+        unsafe { (*ctx).tc_index = COUNTED };
+    }
     act(ctx, &maps, scratch, verdict)
 }
 
@@ -396,7 +408,8 @@ extern "C" fn ipvs_tc_routed(ctx: *mut SkBuff) -> i32 {
 }
 
 /// Where packets come in that are to pass the host's firewall first. What answers the
-/// host's own requests is not sent on, and would reach the host untranslated.
+/// host's own requests is not sent on, and would reach the host untranslated; nor are errors
+/// from inside tunnels, which the host itself has sent.
 #[unsafe(no_mangle)]
 #[unsafe(link_section = "classifier")]
 extern "C" fn ipvs_tc_arriving(ctx: *mut SkBuff) -> i32 {
@@ -410,14 +423,22 @@ extern "C" fn ipvs_tc_arriving(ctx: *mut SkBuff) -> i32 {
     frame.pull(HEADERS_LEN);
     let maps = Maps::<true> { ctx: ctx.cast(), ifindex, settings };
     let Some(scratch) = maps::scratch() else { return TC_ACT_UNSPEC };
-    if director::is_answer_to_host(&mut frame, &maps, scratch, kernel::now(settings)) {
-        maps::begin_by_tc(ctx.cast());
+    let now = kernel::now(settings);
+    match director::before_routing(&mut frame, &maps, scratch, ifindex, now) {
+        BeforeRouting::Nothing => {}
+        BeforeRouting::Handle => maps::begin_by_tc(ctx.cast()),
+        BeforeRouting::Lengthen(ttl) => {
+            if raise(&mut frame).is_some() && (ttl != 0 || raise(&mut frame).is_some()) {
+                // SAFETY: the context is this program's.
+                unsafe { (*ctx).tc_index = LENGTHENED + u32::from(ttl) };
+            }
+        }
     }
     TC_ACT_UNSPEC
 }
 
 /// Where a packet leaves that the host sends on: a destination's, that has passed
-/// the host's firewall, is translated.
+/// the host's firewall, is translated, or counted.
 #[unsafe(no_mangle)]
 #[unsafe(link_section = "classifier")]
 extern "C" fn ipvs_tc_leaving(ctx: *mut SkBuff) -> i32 {
@@ -428,11 +449,18 @@ extern "C" fn ipvs_tc_leaving(ctx: *mut SkBuff) -> i32 {
     if kind != PACKET_HOST || from == 0 || from == settings.door {
         return TC_ACT_UNSPEC;
     }
+    // SAFETY: the context is this program's.
+    let index = unsafe { &mut (*ctx).tc_index };
+    if *index == COUNTED {
+        *index = 0;
+        return TC_ACT_UNSPEC;
+    }
     let mut frame = SkbFrame { ctx };
     frame.pull(HEADERS_LEN);
     let maps = Maps::<true> { ctx: ctx.cast(), ifindex: from, settings };
     let Some(scratch) = maps::scratch() else { return TC_ACT_UNSPEC };
-    if director::is_answer(&mut frame, &maps, scratch, kernel::now(settings)) {
+    if director::translates(&mut frame, &maps, scratch, from, kernel::now(settings)) {
+        scratch.is_sent_on = true;
         balance_sent_on(ctx);
     }
     TC_ACT_UNSPEC
@@ -444,26 +472,64 @@ extern "C" fn ipvs_tc_leaving(ctx: *mut SkBuff) -> i32 {
 fn balance_sent_on(ctx: *mut SkBuff) {
     let mut frame = SkbFrame { ctx };
     frame.pull(HEADERS_LEN);
-    let raised = match frame.load(ETHERTYPE_AT).map(u16::from_be_bytes) {
-        Some(ethernet::IPV4) => ipv4::increment_ttl(&mut frame, ethernet::HEADER_LEN),
-        Some(ethernet::IPV6) => ipv6::increment_hop_limit(&mut frame, ethernet::HEADER_LEN),
-        _ => None,
+    // SAFETY: the context is this program's.
+    let index = unsafe { &mut (*ctx).tc_index };
+    let came_with = index.wrapping_sub(LENGTHENED);
+    if came_with <= 1 {
+        *index = 0;
+    }
+    // A TTL that was raised is 1 now.
+    let is_as_it_came = match came_with {
+        0 => lower(&mut frame),
+        1 => Some(()),
+        _ => raise(&mut frame),
     };
-    if raised.is_some() {
+    if is_as_it_came.is_some() {
         maps::begin_by_tc(ctx.cast());
     }
 }
 
-/// Gives the packet to the host: it is on its way there, or was routed to the door
-/// and comes in by that.
+/// Raises the TTL by one.
 #[inline(always)]
-fn pass(ctx: *mut SkBuff, settings: &Settings) -> i32 {
+fn raise(frame: &mut SkbFrame) -> Option<()> {
+    match frame.load(ETHERTYPE_AT).map(u16::from_be_bytes) {
+        Some(ethernet::IPV4) => ipv4::increment_ttl(frame, ethernet::HEADER_LEN),
+        Some(ethernet::IPV6) => ipv6::increment_hop_limit(frame, ethernet::HEADER_LEN),
+        _ => None,
+    }
+}
+
+/// Lowers the TTL by one.
+#[inline(always)]
+fn lower(frame: &mut SkbFrame) -> Option<()> {
+    match frame.load(ETHERTYPE_AT).map(u16::from_be_bytes) {
+        Some(ethernet::IPV4) => ipv4::decrement_ttl(frame, ethernet::HEADER_LEN),
+        Some(ethernet::IPV6) => ipv6::decrement_hop_limit(frame, ethernet::HEADER_LEN),
+        _ => None,
+    }
+}
+
+/// Gives the packet to the host: it is on its way there, or was routed to the door
+/// and comes in by that, or goes on as the host sent it.
+#[inline(always)]
+fn pass(ctx: *mut SkBuff, settings: &Settings, is_sent_on: bool) -> i32 {
+    if is_sent_on {
+        return as_sent_on(ctx);
+    }
     // SAFETY: the context is this program's.
     if unsafe { (*ctx).ifindex } != settings.door {
         return TC_ACT_UNSPEC;
     }
     // SAFETY: the helper has no precondition.
     unsafe { helpers::bpf_redirect(settings.door, REDIRECT_INGRESS) as i32 }
+}
+
+/// Lets a packet go that the host sends on, with its TTL as that has lowered it.
+#[inline(never)]
+fn as_sent_on(ctx: *mut SkBuff) -> i32 {
+    let mut frame = SkbFrame { ctx };
+    frame.pull(HEADERS_LEN);
+    if lower(&mut frame).is_some() { TC_ACT_UNSPEC } else { TC_ACT_SHOT }
 }
 
 /// Takes off the VLAN tag, which the stack keeps beside the packet, where that leaves by
@@ -498,13 +564,20 @@ fn leave_route(ctx: *mut SkBuff) {
 
 /// Does what the verdict says.
 #[inline(always)]
-fn act(ctx: *mut SkBuff, maps: &Maps<true>, scratch: &Scratch, verdict: Verdict) -> i32 {
+fn act(ctx: *mut SkBuff, maps: &Maps<true>, scratch: &mut Scratch, verdict: Verdict) -> i32 {
+    if let Verdict::GoOn(stage) = verdict {
+        maps::go_on_by_tc(ctx.cast(), stage);
+    }
+    let is_sent_on = core::mem::take(&mut scratch.is_sent_on);
     match verdict {
-        Verdict::Pass(_) => pass(ctx, maps.settings),
-        Verdict::GoOn(stage) => {
-            maps::go_on_by_tc(ctx.cast(), stage);
-            TC_ACT_UNSPEC
+        Verdict::Pass(reason) => {
+            if reason == Reason::DirectReply {
+                // SAFETY: the context is this program's.
+                unsafe { (*ctx).tc_index = COUNTED };
+            }
+            pass(ctx, maps.settings, is_sent_on)
         }
+        Verdict::GoOn(_) => TC_ACT_UNSPEC,
         Verdict::Drop(_) => TC_ACT_SHOT,
         Verdict::Deliver => {
             let mut frame = SkbFrame { ctx };

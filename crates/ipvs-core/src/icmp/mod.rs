@@ -47,7 +47,7 @@ pub(crate) fn handle<B: Buffer, T: Tables>(
     ifindex: u32,
     now: Instant,
 ) -> Outcome {
-    let Scratch { headers, quoted, tuple, room } = scratch;
+    let Scratch { headers, quoted, tuple, room, .. } = scratch;
     buf.reach(HEADERS_LEN);
     // A frame to a group address reached us with others.
     if ethernet::destination(buf).is_none_or(|[first, ..]| first & 1 != 0) {
@@ -142,6 +142,36 @@ pub(crate) fn is_answer<B: Buffer, T: Tables>(
     read(buf, headers, quoted, tuple) && director::leads_to_client(tables, tuple, now)
 }
 
+/// Counts an ICMP packet, whose headers were read, if it is an error about a client's packet
+/// that went on unchanged, and passes the director on its way to the client.
+#[inline(always)]
+pub(crate) fn pass_by<B: Buffer, T: Tables>(
+    buf: &mut B,
+    tables: &T,
+    scratch: &mut Scratch,
+    ifindex: u32,
+    now: Instant,
+) {
+    let Scratch { headers, quoted, tuple, room, .. } = scratch;
+    if read(buf, headers, quoted, tuple) {
+        is_about_direct(&mut Packet { buf, headers, tuple, room, ifindex, now }, tables);
+    }
+}
+
+/// Whether an ICMP packet, whose headers were read, is an error from inside a tunnel of ours.
+#[inline(always)]
+pub(crate) fn is_from_tunnel<B: Buffer, T: Tables>(
+    buf: &mut B,
+    tables: &T,
+    scratch: &mut Scratch,
+    ifindex: u32,
+    now: Instant,
+) -> bool {
+    let Scratch { headers, quoted, .. } = scratch;
+    read_quote(buf, headers, quoted)
+        && tunnelled::find(buf, tables, scratch, ifindex, now).is_some()
+}
+
 /// An ICMP packet that the host itself has made, whose headers were read. An error about a
 /// client's packet to a destination on the host counts as its reply, and is translated if
 /// that would be.
@@ -153,7 +183,7 @@ pub(crate) fn own<B: Buffer, T: Tables>(
     ifindex: u32,
     now: Instant,
 ) -> Outcome {
-    let Scratch { headers, quoted, tuple, room } = scratch;
+    let Scratch { headers, quoted, tuple, room, .. } = scratch;
     if !read(buf, headers, quoted, tuple) {
         return Outcome::pass(Reason::OtherProtocol);
     }
@@ -182,12 +212,16 @@ fn read<B: Buffer>(
     quoted: &mut Headers,
     tuple: &mut Tuple,
 ) -> bool {
+    read_quote(buf, headers, quoted) && set_answer_tuple(quoted, tuple)
+}
+
+/// Reads the packet that an error quotes; returns whether it is one that is heeded.
+#[inline(always)]
+fn read_quote<B: Buffer>(buf: &mut B, headers: &Headers, quoted: &mut Headers) -> bool {
     buf.reach(HEADERS_LEN);
     let Some([kind]) = buf.load(headers.l4) else { return false };
     let (at, end) = (headers.l4 + HEADER_LEN, headers.l3 + headers.total_len);
-    is_heeded(headers.version, kind)
-        && quoted.read_quoted(buf, headers.version, at, end).is_some()
-        && set_answer_tuple(quoted, tuple)
+    is_heeded(headers.version, kind) && quoted.read_quoted(buf, headers.version, at, end).is_some()
 }
 
 #[inline(always)]

@@ -38,6 +38,49 @@ struct Outer {
     port: u16,
 }
 
+/// A tunnel's packet that an error quotes, and what is in it.
+pub(super) struct Quoted<'t> {
+    conn: &'t Conn,
+    dest: &'t Dest,
+    outer: Outer,
+    /// IP version of the packet in the tunnel.
+    version: u8,
+}
+
+/// The tunnel of ours that an ICMP packet is about whose headers and quote were read; what was
+/// quoted is now the packet in the tunnel, and the key that of its connection.
+#[inline(always)]
+pub(super) fn find<'t, B: Buffer, T: Tables>(
+    buf: &mut B,
+    tables: &'t T,
+    scratch: &mut Scratch,
+    ifindex: u32,
+    now: Instant,
+) -> Option<Quoted<'t>> {
+    let Scratch { headers, quoted, tuple, room, .. } = scratch;
+    if quoted.fragment == Fragment::Later {
+        return None;
+    }
+    let (at, version) = tunnel::inside(buf, quoted.protocol, quoted.l4)?;
+    let outer = Outer {
+        destination: Addr::from_words(quoted.destination),
+        l3: quoted.l3,
+        protocol: quoted.protocol,
+        port: quoted.destination_port,
+    };
+    let end = headers.l3 + headers.total_len;
+    if quoted.read_quoted(buf, version, at, end).is_none() || !quoted.has_ports {
+        return None;
+    }
+    *tuple = Tuple::of(quoted);
+    let mut packet = Packet { buf, headers, tuple, room, ifindex, now };
+    let Some((Found { reply: false, .. }, conn)) = director::live(&mut packet, tables) else {
+        return None;
+    };
+    let dest = tables.dest(conn.dest.get()).filter(|dest| is_of(dest, conn, &packet, outer))?;
+    Some(Quoted { conn, dest, outer, version })
+}
+
 /// Takes an ICMP packet whose headers and quote were read, and which no connection
 /// explains, through the director.
 #[inline(always)]
@@ -48,39 +91,18 @@ pub(crate) fn handle<B: Buffer, T: Tables>(
     ifindex: u32,
     now: Instant,
 ) -> Outcome {
-    let Scratch { headers, quoted, tuple, room } = scratch;
     buf.reach(HEADERS_LEN);
-    let unknown = Outcome::pass(Reason::NoService);
-    if quoted.fragment == Fragment::Later {
-        return unknown;
-    }
-    let Some((at, version)) = tunnel::inside(buf, quoted.protocol, quoted.l4) else {
-        return unknown;
+    let Some(Quoted { conn, dest, outer, version }) = find(buf, tables, scratch, ifindex, now)
+    else {
+        return Outcome::pass(Reason::NoService);
     };
-    let outer = Outer {
-        destination: Addr::from_words(quoted.destination),
-        l3: quoted.l3,
-        protocol: quoted.protocol,
-        port: quoted.destination_port,
-    };
-    let end = headers.l3 + headers.total_len;
-    if quoted.read_quoted(buf, version, at, end).is_none() || !quoted.has_ports {
-        return unknown;
-    }
-    *tuple = Tuple::of(quoted);
+    let Scratch { headers, quoted, tuple, room, .. } = scratch;
     let is_v4 = headers.version == 4 && version == 4;
     let (kind, code, info) = match (buf.load(headers.l4), buf.load(headers.l4 + INFO)) {
         (Some([kind, code]), Some(info)) => (kind, code, u32::from_be_bytes(info)),
         _ => return Outcome::pass(Reason::Malformed),
     };
     let mut packet = Packet { buf, headers, tuple, room, ifindex, now };
-    let Some((Found { reply: false, .. }, conn)) = director::live(&mut packet, tables) else {
-        return unknown;
-    };
-    let Some(dest) = tables.dest(conn.dest.get()).filter(|dest| is_of(dest, conn, &packet, outer))
-    else {
-        return unknown;
-    };
     if !translate::is_sound(&packet) {
         return Outcome::drop(Reason::BadChecksum);
     }

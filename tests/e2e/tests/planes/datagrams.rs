@@ -64,6 +64,6 @@ pub(crate) fn exchange(client: &UdpClient, payload: &[u8]) -> Result<(UdpAnswer,
 }
 
 /// Whether the client's own host refused a datagram for its length.
-fn is_too_long(error: &RequestError) -> bool {
+pub(crate) fn is_too_long(error: &RequestError) -> bool {
     matches!(error, RequestError::Broken(source) if source.raw_os_error() == Some(Errno::EMSGSIZE as i32))
 }

@@ -56,6 +56,7 @@ const TESTS: &[Test] = &[
     ("large_bodies_arrive_whole_in_both_directions", web::NEEDS_CURL, &ALL_PLANES, web::bodies),
     ("bodies_arrive_through_every_tunnel", web::NEEDS_CURL, &ALL_PLANES, tunnels::bodies),
     ("datagrams_in_fragments_pass_every_tunnel", &[], &ALL_PLANES, tunnels::datagrams),
+    ("an_error_from_inside_a_tunnel_reaches_the_client", &[], &ALL_WAYS, tunnels::path_mtu),
     ("the_director_itself_may_ask_its_services", host::NEEDS, ALL_IN_KERNEL, host::asks),
     (
         "the_director_may_ask_where_its_neighbours_are_forgotten",
