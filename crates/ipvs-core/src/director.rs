@@ -299,6 +299,10 @@ fn is_answer<B: Buffer, T: Tables>(
     if icmp::is_icmp(headers) {
         return icmp::is_answer(buf, tables, scratch, now);
     }
+    if headers.is_ipsec() {
+        *tuple = Tuple::of_ike(headers);
+        return leads_to_client(tables, tuple, now);
+    }
     if !headers.is_balanced() {
         return false;
     }

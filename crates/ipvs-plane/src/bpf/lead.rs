@@ -49,8 +49,12 @@ const FTP: u16 = 21;
 const TCP: u8 = 6;
 const ICMP: u8 = 1;
 const ICMPV6: u8 = 58;
-/// TCP, UDP and SCTP.
-const PROTOCOLS: [u8; 3] = [TCP, 17, 132];
+const UDP: u8 = 17;
+/// TCP, UDP and SCTP, and what follows a connection of the port of IKE: ESP and AH.
+const PROTOCOLS: [u8; 5] = [TCP, UDP, 132, ESP, AH];
+const ESP: u8 = 50;
+const AH: u8 = 51;
+const IKE: u16 = 500;
 
 /// Every address that a host can have to itself: neither groups nor, of IPv6, addresses
 /// of one link.
@@ -207,7 +211,14 @@ fn wanted(
             let is_one = !matches!(*port, 0 | FTP | u16::MAX) && !ftp_ports.contains(port);
             key.protocol == TCP && is_one && ports.len() <= PORTS
         });
-        for (protocol, port) in [(key.protocol, port), (icmp, None)] {
+        // In IPv6 AH is no protocol.
+        let ipsec: &[u8] = match (key.protocol, key.port, family) {
+            (UDP, 0 | IKE, Family::V4) => &[ESP, AH],
+            (UDP, 0 | IKE, Family::V6) => &[ESP],
+            _ => &[],
+        };
+        let followers = ipsec.iter().chain([&icmp]).map(|protocol| (*protocol, None));
+        for (protocol, port) in [(key.protocol, port)].into_iter().chain(followers) {
             let table = TABLES | u32::from(protocol) << 16 | u32::from(port.unwrap_or(0));
             lead(protocol, port, None, table);
             routes.insert(OwnRoute { family, addr: key.addr, prefix_len: whole, table });
@@ -270,6 +281,21 @@ mod tests {
     }
 
     #[test]
+    fn what_follows_a_connection_of_ike_is_led_with_it() {
+        let led_with = |key| -> Vec<u8> {
+            let (rules, routes) = led(&[key]);
+            assert_eq!(routes.len(), leads(&rules).len());
+            leads(&rules).into_iter().skip(1).filter_map(|(protocol, _)| protocol).collect()
+        };
+        for port in [0, 500] {
+            assert_eq!(led_with(ServiceKey { port, ..at(Family::V4, 17, 1) }), [50, 51, 1]);
+            assert_eq!(led_with(ServiceKey { port, ..at(Family::V6, 17, 1) }), [50, 58]);
+            assert_eq!(led_with(ServiceKey { port, ..at(Family::V4, 6, 1) }), [1]);
+        }
+        assert_eq!(led_with(ServiceKey { port: 4500, ..at(Family::V4, 17, 1) }), [1]);
+    }
+
+    #[test]
     fn another_address_costs_no_rule() {
         let one = led(&[at(Family::V4, 6, 1)]);
         let two = led(&[at(Family::V4, 6, 1), at(Family::V4, 6, 2)]);
@@ -290,7 +316,7 @@ mod tests {
         let services = [at(Family::V6, 17, 1), ServiceKey::fwmark(Family::V4, 7)];
         let (rules, _) = led(&services);
         let leads: Vec<&Rule> = rules.iter().filter(|rule| rule.priority == LEAD).collect();
-        assert_eq!(leads.len(), 2 + 4);
+        assert_eq!(leads.len(), 2 + 6);
         assert!(leads.iter().all(|rule| rule.protocol.is_some() && rule.interface.is_some()));
     }
 

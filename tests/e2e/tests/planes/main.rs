@@ -19,6 +19,7 @@ mod health;
 mod host;
 mod htb;
 mod import;
+mod ipsec;
 mod malformed;
 mod manager;
 mod metrics;
@@ -87,6 +88,7 @@ const TESTS: &[Test] = &[
         &ALL_PLANES,
         sctp::associations,
     ),
+    ("ipsec_goes_where_its_keys_were_exchanged", &[], &ALL_WAYS, ipsec::followed),
     ("datagrams_in_fragments_are_answered_by_such", &[], &ALL_WAYS, datagrams::fragments),
     ("a_killed_daemon_breaks_no_transfer", web::NEEDS_CURL, BPF, adopt::transfer_survives),
     ("the_next_daemon_finds_everything_as_it_was", &[], BPF, adopt::everything_is_found),
