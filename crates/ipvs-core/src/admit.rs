@@ -59,17 +59,24 @@ pub(crate) fn admit<B: Buffer, T: Tables>(
     if !is_whole {
         return Err(Reason::ShortTransport);
     }
+    let persistent = service.has(ServiceFlags::PERSISTENT);
+    let is_other_port = !persistent
+        && !service.key.is_fwmark()
+        && service.key.port != packet.tuple.destination_port;
+    let starts_nothing =
+        packet.tuple.source_port == FTP_DATA || (is_other_port && service.key.port == FTP);
+    // Whoever such a packet is passed to counts down for it, too.
+    if starts_nothing && !T::RESOLVES {
+        return Err(Reason::NotStarting);
+    }
     if defence::drops_packet(tables) {
         return Err(Reason::Defence);
     }
-    if packet.tuple.source_port == FTP_DATA {
+    if starts_nothing {
         return Err(Reason::NotStarting);
     }
-    let persistent = service.has(ServiceFlags::PERSISTENT);
-    if !persistent && !service.key.is_fwmark() && service.key.port != packet.tuple.destination_port
-    {
-        let ftp = service.key.port == FTP;
-        return Err(if ftp { Reason::NotStarting } else { Reason::NoDestination });
+    if is_other_port {
+        return Err(Reason::NoDestination);
     }
     packet.room.template = NONE;
     packet.room.client = *packet.tuple;

@@ -3,6 +3,7 @@
 use ipvs_core::command::Command;
 use ipvs_core::dest::ForwardingMethod;
 use ipvs_core::service::ServiceFlags;
+use ipvs_core::snapshot::Control as _;
 use ipvs_core::tables::Tables as _;
 use ipvs_plane::frame::Frame;
 use proptest::prelude::*;
@@ -24,6 +25,8 @@ struct Kind {
     scheduler: &'static str,
     flags: u32,
     one_arm: bool,
+    /// Of so many packets that start a connection one is dropped; 0 for none.
+    drop_rate: u32,
 }
 
 fn any_kind() -> impl Strategy<Value = Kind> {
@@ -39,8 +42,16 @@ fn any_kind() -> impl Strategy<Value = Kind> {
         ServiceFlags::ONE_PACKET | ServiceFlags::PERSISTENT,
     ]);
     let scheduler = prop::sample::select(vec!["rr", "wrr", "lc"]);
-    (any::<bool>(), method, scheduler, flags, any::<bool>()).prop_map(
-        |(v6, method, scheduler, flags, one_arm)| Kind { v6, method, scheduler, flags, one_arm },
+    let rest = (any::<bool>(), prop::sample::select(vec![0, 0, 1, 2, 3]));
+    (any::<bool>(), method, scheduler, flags, rest).prop_map(
+        |(v6, method, scheduler, flags, (one_arm, drop_rate))| Kind {
+            v6,
+            method,
+            scheduler,
+            flags,
+            one_arm,
+            drop_rate,
+        },
     )
 }
 
@@ -60,6 +71,10 @@ impl Kind {
         let host = Host { one_arm: self.one_arm, is_shy: true, ..Host::default() };
         let mut world = World::with(&commands, host);
         world.front = front;
+        if self.drop_rate != 0 {
+            world.registry.set_sysctl("am_droprate", &self.drop_rate.to_string()).unwrap();
+            world.registry.set_sysctl("drop_packet", "3").unwrap();
+        }
         world
     }
 }
@@ -91,7 +106,9 @@ fn any_wish() -> impl Strategy<Value = Wish> {
 }
 
 fn any_event() -> impl Strategy<Value = Event> {
-    let (client, port, service) = (1u8..4, 1000u16..1002, 0..PORTS.len());
+    // That of FTP's data starts nothing.
+    let port = prop::sample::select(vec![20u16, 1000, 1001]);
+    let (client, service) = (1u8..4, 0..PORTS.len());
     let server = prop::sample::select(SERVERS.to_vec());
     let flags = prop::sample::select(vec![SYN, ACK]);
     prop_oneof![
@@ -141,6 +158,7 @@ fn kept(world: &World) -> Vec<String> {
     let counts = world.dest_ids().map(|id| (tables.counters(id), tables.load(id)));
     let mut kept: Vec<_> = counts.map(|counts| format!("{counts:?}")).collect();
     kept.extend((0..2).map(|service| format!("{:?}", tables.scheduler_word(service))));
+    kept.push(format!("{:?}", tables.defence()));
     world.each_conn(|id, conn| {
         let (tuple, dest, flags) = (conn.tuple.get(), conn.dest.get(), conn.flags.get());
         let rest = (conn.in_packets.get(), conn.state.get(), conn.expires.get());
