@@ -6,7 +6,8 @@ use core::ffi::c_void;
 use aya_ebpf::bindings::__sk_buff;
 use aya_ebpf::helpers::generated as helpers;
 use ipvs_core::addr::{Addr, Family};
-use ipvs_core::director::{self, Arrival, BeforeRouting, Scratch};
+use ipvs_core::behind::{self, BeforeRouting};
+use ipvs_core::director::{self, Arrival, Scratch};
 use ipvs_core::hop::HOST_DOOR;
 use ipvs_core::own;
 use ipvs_core::settings::Settings;
@@ -424,7 +425,7 @@ extern "C" fn ipvs_tc_arriving(ctx: *mut SkBuff) -> i32 {
     let maps = Maps::<true> { ctx: ctx.cast(), ifindex, settings };
     let Some(scratch) = maps::scratch() else { return TC_ACT_UNSPEC };
     let now = kernel::now(settings);
-    match director::before_routing(&mut frame, &maps, scratch, ifindex, now) {
+    match behind::before_routing(&mut frame, &maps, scratch, ifindex, now) {
         BeforeRouting::Nothing => {}
         BeforeRouting::Handle => maps::begin_by_tc(ctx.cast()),
         BeforeRouting::Lengthen(ttl) => {
@@ -459,7 +460,7 @@ extern "C" fn ipvs_tc_leaving(ctx: *mut SkBuff) -> i32 {
     frame.pull(HEADERS_LEN);
     let maps = Maps::<true> { ctx: ctx.cast(), ifindex: from, settings };
     let Some(scratch) = maps::scratch() else { return TC_ACT_UNSPEC };
-    if director::translates(&mut frame, &maps, scratch, from, kernel::now(settings)) {
+    if behind::translates(&mut frame, &maps, scratch, from, kernel::now(settings)) {
         scratch.is_sent_on = true;
         balance_sent_on(ctx);
     }

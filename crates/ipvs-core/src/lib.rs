@@ -14,6 +14,7 @@
 
 pub mod addr;
 mod admit;
+pub mod behind;
 pub mod command;
 pub mod conn;
 pub mod defence;
