@@ -184,12 +184,12 @@ pub(crate) fn go_on_by_xdp(ctx: *mut c_void, stage: Stage) {
 /// Accounts of destinations and services (`ipvs_plane::store::Account`): the
 /// control side's alone, kept here so that they outlive it.
 #[btf_map]
-pub(crate) static IPVS_DEST_ACCOUNTS: Array<[u64; 11], 131_072> = Array::new();
+pub(crate) static IPVS_DEST_ACCOUNTS: Array<[u64; 15], 131_072> = Array::new();
 #[btf_map]
-pub(crate) static IPVS_SERVICE_ACCOUNTS: Array<[u64; 11], 16384> = Array::new();
+pub(crate) static IPVS_SERVICE_ACCOUNTS: Array<[u64; 15], 16384> = Array::new();
 /// The same of everything together.
 #[btf_map]
-pub(crate) static IPVS_TOTAL_ACCOUNT: Array<[u64; 11], 1> = Array::new();
+pub(crate) static IPVS_TOTAL_ACCOUNT: Array<[u64; 15], 1> = Array::new();
 
 /// How many buckets `IPVS_NEAR` has; set by the loader.
 #[unsafe(no_mangle)]

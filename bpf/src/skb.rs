@@ -216,7 +216,7 @@ impl Buffer for SkbFrame {
         let flags = match outer {
             Outer::TunnelV4(carrier) => ENCAP_IPV4 | encapsulation(carrier),
             Outer::TunnelV6(carrier) => ENCAP_IPV6 | encapsulation(carrier),
-            Outer::IcmpError => 0,
+            Outer::Own => 0,
         };
         let room = |flags| {
             // SAFETY: the context is this program's.

@@ -13,6 +13,7 @@ const USAGE: &str =
        ipvs daemon [OPTIONS]    run a director (see ipvs daemon --help)
        ipvs status              how packets get in, and what became of them
        ipvs mark COMMAND        firewall marks by rules of our own (see ipvs mark --help)
+       ipvs drain, undrain      take a destination out of service, and back, or show how far
        ipvs check FILE          what is wrong with a configuration file
        ipvs plan FILE           what must change to be as a file says (2: something)
        ipvs apply FILE          make what runs what a file says, in one step
@@ -62,8 +63,9 @@ pub fn run(mut args: Vec<OsString>) -> ExitCode {
         }
         Some("demo") => demo::run(args),
         Some(
-            "daemon" | "detach" | "status" | "mark" | "check" | "plan" | "apply" | "confirm"
-            | "rollback" | "export" | "import" | "takeover" | "completions" | "man",
+            "daemon" | "detach" | "status" | "mark" | "drain" | "undrain" | "check" | "plan"
+            | "apply" | "confirm" | "rollback" | "export" | "import" | "takeover" | "completions"
+            | "man",
         ) => daemon::run(args),
         Some("-h" | "--help" | "help") => usage(&mut io::stdout(), 0),
         _ => usage(&mut io::stderr(), 2),

@@ -1,7 +1,7 @@
 //! What the health of destinations makes of a configuration: who of those that are configured
 //! gets connections, with which weight.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 
 use ipvs_core::dest::{DestKey, DestSpec};
 use ipvs_core::service::ServiceKey;
@@ -105,6 +105,9 @@ pub struct Standings {
     pub dests: HashMap<(ServiceKey, DestKey), Standing>,
     /// Of services.
     pub quorums: HashMap<ServiceKey, bool>,
+    /// Destinations that are drained: one that fails keeps its place, since it is to be drained
+    /// still when it passes again.
+    pub drained: HashSet<(ServiceKey, DestKey)>,
 }
 
 impl Standings {
@@ -114,7 +117,12 @@ impl Standings {
         let keys = service.dests.iter().map(|(dest, _)| (service.key, *dest));
         let dests = keys.filter_map(|key| Some((key, *self.dests.get(&key)?)));
         let quorum = self.quorums.get(&service.key).map(|has| (service.key, *has));
-        Self { dests: dests.collect(), quorums: quorum.into_iter().collect() }
+        let drained = self.drained.iter().filter(|(key, _)| *key == service.key).copied();
+        Self {
+            dests: dests.collect(),
+            quorums: quorum.into_iter().collect(),
+            drained: drained.collect(),
+        }
     }
 }
 
@@ -185,7 +193,9 @@ pub fn effective(
         if standing.up && sorry.is_none() {
             let weight = standing.weight.of(spec.weight);
             dests.push((*key, DestSpec { weight, ..*spec }));
-        } else if health.on_failure == OnFailure::Inhibit {
+        } else if health.on_failure == OnFailure::Inhibit
+            || standings.drained.contains(&(service.key, *key))
+        {
             dests.push((*key, DestSpec { weight: 0, ..*spec }));
         }
     }
@@ -274,6 +284,18 @@ mod tests {
     /// tens.
     #[track_caller]
     fn check(service: &Service, quorum: Option<bool>, standings: &str, expect: &str) {
+        check_drained(service, quorum, standings, None, expect);
+    }
+
+    /// The same, while the destination at this place is drained.
+    #[track_caller]
+    fn check_drained(
+        service: &Service,
+        quorum: Option<bool>,
+        standings: &str,
+        drained: Option<usize>,
+        expect: &str,
+    ) {
         let standing = |sign: char| match sign.to_digit(10) {
             Some(tens) => Standing { up: true, weight: Weight::Percent(tens * 10) },
             None => Standing { up: sign == '+', weight: Weight::Configured },
@@ -281,8 +303,10 @@ mod tests {
         let each = service.dests.iter().zip(standings.chars());
         let dests = each.map(|((dest, _), sign)| ((service.key, *dest), standing(sign))).collect();
         let quorums = quorum.into_iter().map(|has| (service.key, has)).collect();
+        let drained = drained.and_then(|place| service.dests.get(place));
+        let drained = drained.map(|(dest, _)| (service.key, *dest)).into_iter().collect();
         let Effective { dests, quorum } =
-            effective(service, &Standings { dests, quorums }, &|_| None);
+            effective(service, &Standings { dests, quorums, drained }, &|_| None);
         let mut said: Vec<_> = dests
             .iter()
             .map(|(dest, spec)| format!("{}:{}", dest.addr.octets()[3], spec.weight))
@@ -290,6 +314,12 @@ mod tests {
         said.sort();
         let said = format!("{}{}", if quorum { "" } else { "!" }, said.join(" "));
         assert_eq!(said, expect, "{standings}");
+    }
+
+    #[test]
+    fn who_is_down_while_it_is_drained_keeps_its_place() {
+        check_drained(&service(""), None, "+-+", Some(1), "1:2 2:0 3:2");
+        check_drained(&service(""), None, "+++", Some(1), "1:2 2:2 3:2");
     }
 
     #[test]

@@ -1,6 +1,7 @@
 //! Edits of the configuration as plain values, and why one is refused.
 
 use crate::dest::{DestKey, DestSpec};
+use crate::drain::Drain;
 use crate::mark::MarkRule;
 use crate::service::{ServiceKey, ServiceSpec};
 use crate::sync::{SyncDaemon, SyncState};
@@ -21,6 +22,11 @@ pub enum Command {
     EditDest(ServiceKey, DestKey, DestSpec),
     /// `ipvsadm -d`: takes the destination off the list; its connections stay.
     DeleteDest(ServiceKey, DestKey),
+    /// `ipvs drain`: nothing new goes to the destination; its connections may finish. One that
+    /// is drained already is from now on drained so.
+    DrainDest(ServiceKey, DestKey, Drain),
+    /// `ipvs undrain`: the destination is as its weight says again.
+    UndrainDest(ServiceKey, DestKey),
     /// `ipvsadm -Z`: takes the present counters as the new zero point, of one
     /// service and its destinations or of everything.
     Zero(Option<ServiceKey>),
@@ -78,6 +84,9 @@ pub enum CommandError {
     /// The service has no such destination (`ENOENT`).
     #[error("no such destination")]
     NoSuchDest,
+    /// The destination is not drained (`ENODATA`).
+    #[error("destination is not drained")]
+    NotDrained,
     /// A sync daemon of this kind runs (`EEXIST`).
     #[error("sync daemon already runs")]
     SyncRuns,

@@ -193,6 +193,8 @@ impl ConnFlags {
     pub const ELSEWHERE: u32 = 0x0200_0000;
     /// A template with data of a persistence engine.
     pub const ENGINE: u32 = 0x0400_0000;
+    /// A segment of the client went on as a reset: its destination is drained to the end.
+    pub const RESET: u32 = 0x0800_0000;
     /// Those that the kernel has, too.
     pub const KERNEL: u32 = 0x00ff_ffff;
 }

@@ -158,7 +158,8 @@ pub struct Dest {
     pub spec: DestSpec,
     /// Place of the service in its table.
     pub service: u32,
-    /// [`Dest::AVAILABLE`] or 0 (deleted, waiting in the trash).
+    /// [`Dest::AVAILABLE`] with what a [drain](crate::drain) adds, or 0 (deleted, waiting in
+    /// the trash).
     pub flags: u32,
     /// The director's address towards it: source of a tunnel's outer header.
     pub tunnel_source: Addr,
@@ -169,6 +170,12 @@ const _: () = assert!(size_of::<Dest>() == 64);
 impl Dest {
     /// On its service's list.
     pub const AVAILABLE: u32 = 1;
+    /// Nothing new goes there.
+    pub const DRAINING: u32 = 2;
+    /// The deadline of its drain is over: its connections are, too.
+    pub const OVER: u32 = 4;
+    /// Those of TCP are then reset.
+    pub const RESETS: u32 = 8;
 
     /// What stands for the destination of a connection that has none: its packets
     /// go on by the normal route.
@@ -193,6 +200,30 @@ impl Dest {
     #[inline(always)]
     pub const fn is_available(&self) -> bool {
         self.flags & Self::AVAILABLE != 0
+    }
+
+    /// Whether its connections may go on: it is on its service's list, and not drained to
+    /// the end.
+    #[inline(always)]
+    pub const fn serves(&self) -> bool {
+        self.flags & (Self::AVAILABLE | Self::OVER) == Self::AVAILABLE
+    }
+
+    /// Whether nothing new goes there, whatever its weight.
+    #[inline(always)]
+    pub const fn is_draining(&self) -> bool {
+        self.flags & Self::DRAINING != 0
+    }
+
+    /// Its weight for new connections.
+    pub const fn weight(&self) -> i32 {
+        if self.is_draining() { 0 } else { self.spec.weight }
+    }
+
+    /// As packets see it: while it is drained, without a weight.
+    #[must_use]
+    pub const fn as_seen(&self) -> Self {
+        Self { spec: DestSpec { weight: self.weight(), ..self.spec }, ..*self }
     }
 }
 

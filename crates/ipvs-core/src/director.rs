@@ -15,6 +15,7 @@ use crate::engine::{self, CallerKey, Data};
 use crate::expiry;
 use crate::forward;
 use crate::forward::reject::{self, Report};
+use crate::forward::reset;
 use crate::fragments;
 use crate::helper;
 use crate::hop::{self, RouteQuery, Way};
@@ -25,7 +26,7 @@ use crate::options;
 use crate::proto::{self, Direction};
 use crate::sched::Flow;
 use crate::service::ServiceKey;
-use crate::settings::Settings;
+use crate::standing::{Standing, standing};
 use crate::tables::Tables;
 use crate::time::Instant;
 use crate::verdict::{Outcome, Reason, Stage, Verdict};
@@ -298,13 +299,21 @@ fn decide<B: Buffer, T: Tables>(
         }
     }
     let ifindex = arrival.ifindex;
-    let mut packet = Packet { buf, headers, tuple, room, ifindex, now };
+    let mut packet = Packet { buf: &mut *buf, headers, tuple, room, ifindex, now };
     if let Some((found, conn)) = live(&mut packet, tables) {
         match standing(&mut packet, tables, found, conn) {
             Standing::Goes => return carry(&mut packet, tables, found),
             Standing::Gone => return Outcome::drop(Reason::DestGone),
             Standing::Over => packet.room.makes_way = found.id,
             Standing::Taken => {}
+            Standing::Reset if !T::CUTS => {
+                return if T::RESOLVES {
+                    Outcome::defer(Reason::DeferredReset)
+                } else {
+                    Outcome::pass(Reason::LeftToRefuse)
+                };
+            }
+            Standing::Reset => return reset::lead(buf, tables, scratch, arrival.ifindex, now),
         }
     }
     // IPsec starts nothing of its own.
@@ -386,7 +395,11 @@ fn stray<B: Buffer, T: Tables>(packet: &mut Packet<'_, B>, tables: &T) -> Outcom
 
 /// Carries the packet on along its connection.
 #[inline(always)]
-fn carry<B: Buffer, T: Tables>(packet: &mut Packet<'_, B>, tables: &T, found: Found) -> Outcome {
+pub(crate) fn carry<B: Buffer, T: Tables>(
+    packet: &mut Packet<'_, B>,
+    tables: &T,
+    found: Found,
+) -> Outcome {
     let Found { id, reply: is_reply } = found;
     let Some(conn) = tables.conn(id) else { return Outcome::drop(Reason::TableFull) };
     if T::CUTS
@@ -433,69 +446,6 @@ pub(crate) fn live<'t, B, T: Tables>(
         return None;
     }
     Some((found, conn))
-}
-
-/// What a known connection means for a packet.
-#[derive(Clone, Copy, PartialEq, Eq)]
-enum Standing {
-    /// The packet goes with it.
-    Goes,
-    /// Its destination was deleted.
-    Gone,
-    /// It made room: the packet may start another one.
-    Over,
-    /// It waited for another packet.
-    Taken,
-}
-
-/// Whether a packet goes with the connection found for it.
-#[inline(always)]
-fn standing<B, T: Tables>(
-    packet: &mut Packet<'_, B>,
-    tables: &T,
-    Found { id, reply }: Found,
-    conn: &Conn,
-) -> Standing {
-    if conn.has(ConnFlags::ONE_PACKET) {
-        let claimed = one_packet::claim(tables, &mut packet.room.key, id, conn);
-        return if claimed { Standing::Goes } else { Standing::Taken };
-    }
-    if reply {
-        return Standing::Goes;
-    }
-    let dest = tables.dest(conn.dest.get());
-    // What goes past all destinations has none that could be gone.
-    let stands = dest.is_some_and(Dest::is_available) || (dest.is_none() && conn.is_bypass());
-    let settings = tables.settings();
-    let makes_room = if proto::is_opening(packet.headers) && is_reusable(conn, dest, settings) {
-        true
-    } else if stands {
-        return Standing::Goes;
-    } else {
-        settings.expire_nodest_conn != 0
-    };
-    if makes_room && conn.controls.get() == 0 {
-        return Standing::Over;
-    }
-    // One that others hang on does not make way: it gets another minute.
-    if makes_room && expiry::expire(tables, &mut packet.room.key, id, conn, packet.now) {
-        Standing::Over
-    } else if stands {
-        Standing::Goes
-    } else {
-        Standing::Gone
-    }
-}
-
-/// Whether an opening packet may take the place of the connection.
-#[inline(always)]
-fn is_reusable(conn: &Conn, dest: Option<&Dest>, settings: &Settings) -> bool {
-    if settings.expire_nodest_conn != 0 && dest.is_some_and(|dest| dest.spec.weight == 0) {
-        return true;
-    }
-    settings.conn_reuse_mode != 0
-        && conn.control.get() == NONE
-        && proto::is_over(conn, settings.conn_reuse_mode)
 }
 
 /// A client's packet of a connection: counts, takes the state on, forwards.

@@ -51,10 +51,9 @@ pub(crate) fn find_for<B: Buffer, T: Tables>(
         return NONE;
     }
     let quiescent_ends = tables.settings().expire_quiescent_template != 0;
-    let usable = tables
-        .dest(template.dest.get())
-        .is_some_and(|dest| dest.is_available() && !(quiescent_ends && dest.spec.weight == 0))
-        && (wanted == NONE || template.dest.get() == wanted);
+    let usable = tables.dest(template.dest.get()).is_some_and(|dest| {
+        dest.is_available() && !dest.is_draining() && !(quiescent_ends && dest.spec.weight == 0)
+    }) && (wanted == NONE || template.dest.get() == wanted);
     if usable {
         return id;
     }

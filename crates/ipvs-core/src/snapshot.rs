@@ -4,6 +4,7 @@
 use crate::addr::{Addr, Family};
 use crate::command::{Command, CommandError};
 use crate::dest::{DestKey, DestSpec};
+use crate::drain::DrainStatus;
 use crate::engine;
 use crate::mark::MarkRule;
 use crate::name::Name;
@@ -154,6 +155,11 @@ pub trait Control {
     /// Calls `each` for every destination of the service, newest first, and
     /// returns whether there is such a service.
     fn dests(&mut self, key: &ServiceKey, each: &mut dyn FnMut(DestStatus)) -> bool;
+
+    /// Calls `each` for every destination that is drained, in no particular order.
+    fn drains(&mut self, each: &mut dyn FnMut(DrainStatus)) {
+        let _ = each;
+    }
 
     /// Calls `each` for every connection and template, in no particular order.
     fn connections(&mut self, each: &mut dyn FnMut(ConnStatus));

@@ -255,6 +255,8 @@ reasons! {
     SentTimeExceeded = "sent_time_exceeded",
     /// Answered: an error was sent: too long for the path.
     SentTooBig = "sent_too_big",
+    /// Answered: a reset, since the deadline of the destination's drain is over.
+    SentReset = "sent_reset",
     /// Learnt from an error: the MTU of a tunnel's path. No client was told.
     PathMtuLearnt = "path_mtu_learnt",
     /// Noted besides the verdict: no room in the caches of lblc and lblcr; the
@@ -271,6 +273,9 @@ reasons! {
     DeferredUnfilled = "deferred_unfilled",
     /// Deferred: of a control connection whose text the FTP helper reads.
     DeferredHelped = "deferred_helped",
+    /// Deferred: of a connection that is reset, since the deadline of the destination's drain
+    /// is over.
+    DeferredReset = "deferred_reset",
     /// Forwarded to a destination.
     Forwarded = "forwarded",
     /// A translated reply.

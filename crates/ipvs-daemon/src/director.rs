@@ -1,12 +1,13 @@
 //! The plane that this daemon drives, as clients see it.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::path::Path;
 use std::time::{Duration, Instant};
 
 use ipvs_config::health::Checked;
 use ipvs_config::{Change, Running, Wanted};
 use ipvs_core::command::{Command, CommandError};
+use ipvs_core::drain::DrainStatus;
 use ipvs_core::mark::MarkRule;
 use ipvs_core::service::ServiceKey;
 use ipvs_core::snapshot::{
@@ -66,6 +67,7 @@ impl Director {
 
     /// Lets what has been found of the health of destinations have its consequences.
     pub(crate) fn look_after_health(&mut self) {
+        self.see_drains();
         for (key, refused) in self.health.turned() {
             let mut dests = Vec::new();
             if !self.plane().dests(&key, &mut |dest| dests.push((dest.key, dest.spec))) {
@@ -88,8 +90,17 @@ impl Director {
         }
     }
 
+    fn see_drains(&mut self) {
+        let mut drained = HashSet::new();
+        self.plane().drains(&mut |drain| {
+            drained.insert((drain.service, drain.dest));
+        });
+        self.health.see_drains(drained);
+    }
+
     /// What runs, with what is checked of it.
     fn running(&mut self) -> Running {
+        self.see_drains();
         Running::of(self).with(self.health.checked().clone())
     }
 
@@ -207,6 +218,11 @@ impl Control for Director {
     fn apply(&mut self, commands: &[Command]) -> Result<(), Refused> {
         self.plane().apply(commands)?;
         self.generation += 1;
+        for command in commands {
+            if let Command::DrainDest(key, ..) | Command::UndrainDest(key, _) = command {
+                self.health.drained(*key);
+            }
+        }
         Ok(())
     }
 
@@ -293,6 +309,10 @@ impl Control for Director {
         self.plane().dests(key, each)
     }
 
+    fn drains(&mut self, each: &mut dyn FnMut(DrainStatus)) {
+        self.plane().drains(each);
+    }
+
     fn connections(&mut self, each: &mut dyn FnMut(ConnStatus)) {
         self.plane().connections(each);
     }
@@ -348,6 +368,11 @@ impl Control for Director {
             ));
         }
         self.words().iter().for_each(|line| each(line));
+        let mut drains = 0;
+        self.plane().drains(&mut |_| drains += 1);
+        if drains > 0 {
+            each(&format!("{drains} destinations are drained: see `ipvs drain`"));
+        }
         self.plane().ground().describe(each);
     }
 

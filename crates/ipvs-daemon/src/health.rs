@@ -35,6 +35,8 @@ pub(crate) struct Health {
     checks: Option<Checks>,
     /// Services that have to be looked at again: an edit was refused.
     unsettled: HashSet<ServiceKey>,
+    /// Services whose drains were edited, which have to be looked at, too.
+    drained: HashSet<ServiceKey>,
 }
 
 impl Health {
@@ -113,7 +115,8 @@ impl Health {
     /// theirs were refused before.
     pub(crate) fn turned(&mut self) -> Vec<(ServiceKey, bool)> {
         let refused = std::mem::take(&mut self.unsettled);
-        let mut services = refused.clone();
+        let mut services = std::mem::take(&mut self.drained);
+        services.extend(&refused);
         let turns = self.checks.as_ref().map(Checks::turns).unwrap_or_default();
         for turn in turns {
             if let Some(stands) = self.stands.get_mut(&turn.key) {
@@ -222,14 +225,25 @@ impl Health {
         said.collect::<Vec<_>>().join("; ")
     }
 
+    /// Takes note of the destinations that are drained.
+    pub(crate) fn see_drains(&mut self, drained: HashSet<(ServiceKey, DestKey)>) {
+        self.checked.standings.drained = drained;
+    }
+
     /// Has a service looked at again: its edits were refused.
     pub(crate) fn unsettled(&mut self, key: ServiceKey) {
         self.unsettled.insert(key);
     }
 
+    /// Has a service looked at: one of its drains began or ended. What fails its checks is
+    /// kept while it is drained, and not any longer.
+    pub(crate) fn drained(&mut self, key: ServiceKey) {
+        self.drained.insert(key);
+    }
+
     /// Whether services have to be looked at again.
     pub(crate) fn is_unsettled(&self) -> bool {
-        !self.unsettled.is_empty()
+        !self.unsettled.is_empty() || !self.drained.is_empty()
     }
 
     /// Calls `each` with everything that is wrong.

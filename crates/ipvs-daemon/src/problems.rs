@@ -103,6 +103,7 @@ mod tests {
         let dest = |weight: &i32| MeasuredDest {
             key: DestKey::new(Family::V4, Addr::v4([10, 1, 0, 11]), 80),
             weight: *weight,
+            drains: false,
             load: LoadValues::default(),
             counters: Counters::default(),
         };

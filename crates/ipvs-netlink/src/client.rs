@@ -22,6 +22,7 @@ use crate::sync::{self, DaemonAttrs, SyncDaemon};
 use crate::{conn, controller, setting};
 
 mod batch;
+mod drains;
 mod marks;
 mod proc;
 mod transaction;
@@ -109,6 +110,7 @@ impl<T: Transport> Client<T> {
     fn apply_own(&mut self, edit: &Command) -> Result<(), ClientError> {
         match edit {
             Command::SetSysctl(sysctl, value) => self.set_setting(sysctl.name, &value.to_string()),
+            Command::DrainDest(..) | Command::UndrainDest(..) => self.change_drain(edit),
             _ => self.change_marks(core::slice::from_ref(edit)),
         }
     }
@@ -130,6 +132,8 @@ impl<T: Transport> Client<T> {
             Command::AddMarkRule(_)
             | Command::DeleteMarkRule(_)
             | Command::FlushMarkRules
+            | Command::DrainDest(..)
+            | Command::UndrainDest(..)
             | Command::SetSysctl(..) => return None,
         };
         let write = |writer: &mut Writer| match edit {
@@ -152,6 +156,8 @@ impl<T: Transport> Client<T> {
             | Command::AddMarkRule(_)
             | Command::DeleteMarkRule(_)
             | Command::FlushMarkRules
+            | Command::DrainDest(..)
+            | Command::UndrainDest(..)
             | Command::SetSysctl(..) => {}
             Command::StartSync(daemon) => sync::write(writer, daemon),
             Command::StopSync(state) => sync::write_state(writer, *state),

@@ -18,7 +18,8 @@
 //! | 14 | `NEW_HELPER` | | | (only as a reply) |
 //! | 15 | `GET_HELPER` | | x | [`NEW_HELPER`](crate::helper), multi, one a port |
 //!
-//! From 10 on there are [transactions](crate::transaction), from 16 on [mark rules](crate::marks), from 21 on [health](crate::health).
+//! From 10 on there are [transactions](crate::transaction), from 16 on [mark rules](crate::marks),
+//! from 21 on [health](crate::health), from 24 on [drains](crate::drains).
 //!
 //! | no | attribute | type |
 //! |---|---|---|

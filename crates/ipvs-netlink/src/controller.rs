@@ -5,7 +5,7 @@ use rustix::io::Errno;
 
 use crate::attr::{Attrs, BadAttr, Policy, Table, Writer};
 use crate::message::{Header, answer};
-use crate::{conn, marks, numbers, transaction};
+use crate::{conn, drains, marks, numbers, transaction};
 
 /// Message type of the controller, fixed.
 pub const ID: u16 = 0x10;
@@ -97,6 +97,9 @@ const FAMILIES: [FamilyInfo; 3] = [
             (conn::SET_SETTING, ADMIN | DO),
             (marks::CHANGE_MARKS, ADMIN | DO),
             (marks::GET_MARK, ADMIN | DUMP),
+            (drains::DRAIN, ADMIN | DO),
+            (drains::UNDRAIN, ADMIN | DO),
+            (drains::GET_DRAIN, ADMIN | DUMP),
             (conn::GET_STATS, ADMIN | DUMP),
             (conn::GET_HELPER, ADMIN | DUMP),
             (transaction::BEGIN, ADMIN | DO),

@@ -16,6 +16,7 @@ pub fn errno_of(error: CommandError) -> Errno {
         | CommandError::UnknownPersistenceEngine
         | CommandError::NoSuchDest
         | CommandError::NoSuchMarkRule => Errno::NOENT,
+        CommandError::NotDrained => Errno::NODATA,
         CommandError::OutOfRange => Errno::RANGE,
         CommandError::Invalid => Errno::INVAL,
         CommandError::FamilyNotSupported => Errno::AFNOSUPPORT,

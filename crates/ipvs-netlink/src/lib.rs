@@ -7,7 +7,7 @@
 //! the daemon, a preloaded library and tests use the same code. [`Client`] asks a daemon over a unix seqpacket socket, a
 //! real kernel over generic netlink, or a `Control` in the same process.
 //!
-//! Beside the kernel's family there is one of our own, [`conn`], [`status`], [`marks`],
+//! Beside the kernel's family there is one of our own, [`conn`], [`status`], [`marks`], [`drains`],
 //! [`transaction`] and settings, for what the kernel only shows in `/proc` or not at all.
 //! `docs/netlink.md` describes both. [`sockopt`] and [`views`] are the two other ways in which a kernel can be
 //! asked: its old socket options, and its files.
@@ -23,6 +23,7 @@ pub mod conn;
 pub mod controller;
 mod conversation;
 pub mod dest;
+pub mod drains;
 mod errno;
 pub mod health;
 pub mod helper;

@@ -14,7 +14,8 @@ use crate::service::{self, ServiceAttrs};
 use crate::sync::{self, DaemonAttrs, SyncState};
 use crate::transaction::changes;
 use crate::{
-    conn, controller, errno_of, health, helper, marks, setting, statistics, status, transaction,
+    conn, controller, drains, errno_of, health, helper, marks, setting, statistics, status,
+    transaction,
 };
 
 /// Length at which a dump begins a new datagram, in octets.
@@ -154,6 +155,9 @@ fn own(
             | conn::SET_SETTING
             | marks::CHANGE_MARKS
             | marks::GET_MARK
+            | drains::DRAIN
+            | drains::UNDRAIN
+            | drains::GET_DRAIN
             | conn::GET_STATS
             | conn::GET_HELPER
             | health::GET_HEALTH
@@ -166,17 +170,8 @@ fn own(
     if !access.allows(changes(conn::FAMILY_ID, request.command)) {
         return Err(Errno::PERM);
     }
-    if transaction::is_end_of_trial(request.command) && !request.dump {
-        let ended = control.end_trial(request.command == transaction::CONFIRM);
-        return ended.map(|()| Answered::Plain).map_err(transaction::errno_of_trial);
-    }
-    if request.command == marks::CHANGE_MARKS && !request.dump {
-        let edits = marks::read_edits(request.attrs)?;
-        control.apply(&edits).map_err(|refused| errno_of(refused.error))?;
-        return Ok(Answered::Plain);
-    }
     if !request.dump {
-        settings(request, control, reply)?;
+        own_plain(request, control, reply)?;
         return Ok(Answered::Plain);
     }
     if changes(conn::FAMILY_ID, request.command) {
@@ -196,6 +191,9 @@ fn own(
         }),
         marks::GET_MARK => control.mark_rules(&mut |rule| {
             add(marks::NEW_MARK, &|writer| marks::write(writer, rule));
+        }),
+        drains::GET_DRAIN => control.drains(&mut |drain| {
+            add(drains::NEW_DRAIN, &|writer| drains::write(writer, &drain));
         }),
         conn::GET_STATS => {
             let total = control.statistics();
@@ -240,7 +238,25 @@ fn own(
     Ok(dump.finish())
 }
 
-/// The commands of our own family that are no dump: they read or change one setting.
+/// The commands of our own family that are no dump.
+fn own_plain(
+    request: &Request<'_, '_>,
+    control: &mut dyn Control,
+    reply: &mut dyn FnMut(&[u8]),
+) -> Result<(), Errno> {
+    let edits = match request.command {
+        transaction::CONFIRM | transaction::ROLL_BACK => {
+            let ended = control.end_trial(request.command == transaction::CONFIRM);
+            return ended.map_err(transaction::errno_of_trial);
+        }
+        marks::CHANGE_MARKS => marks::read_edits(request.attrs)?,
+        drains::DRAIN | drains::UNDRAIN => vec![drains::read_edit(request.command, request.attrs)?],
+        _ => return settings(request, control, reply),
+    };
+    control.apply(&edits).map_err(|refused| errno_of(refused.error))
+}
+
+/// Reads or changes one setting.
 fn settings(
     request: &Request<'_, '_>,
     control: &mut dyn Control,

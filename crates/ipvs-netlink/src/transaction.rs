@@ -38,7 +38,7 @@ use rustix::io::Errno;
 use crate::attr::{Policy, Table, Writer, align4};
 use crate::message::{Header, Message, Messages, answer, flags};
 use crate::server::{decode, read_top};
-use crate::{conn, errno_of, health, marks, numbers, setting};
+use crate::{conn, drains, errno_of, health, marks, numbers, setting};
 
 /// Has the edits that follow wait.
 pub const BEGIN: u8 = 10;
@@ -78,6 +78,8 @@ pub(crate) fn changes(family: u16, number: u8) -> bool {
                 number,
                 conn::SET_SETTING
                     | marks::CHANGE_MARKS
+                    | drains::DRAIN
+                    | drains::UNDRAIN
                     | BEGIN
                     | COMMIT
                     | DISCARD
@@ -306,6 +308,7 @@ impl Edits {
             }
             let edits = match number {
                 marks::CHANGE_MARKS => marks::read_edits(attrs)?,
+                drains::DRAIN | drains::UNDRAIN => vec![drains::read_edit(number, attrs)?],
                 _ => vec![setting::read_edit(attrs)?],
             };
             for edit in edits {

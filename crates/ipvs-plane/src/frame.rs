@@ -157,7 +157,7 @@ impl Buffer for Frame {
                 self.outer_len = count;
                 self.carrier = carrier;
             }
-            Outer::IcmpError => {
+            Outer::Own => {
                 // The quoted packet is payload now: nobody cuts it or fills anything in.
                 self.outer_len = 0;
                 self.segment_len = 0;
@@ -248,7 +248,7 @@ mod tests {
             frame.remove(1, 2).unwrap();
             assert_eq!(frame.octets(), [1, 4, 5]);
             assert_eq!(frame.remove(2, 2), None);
-            frame.insert(1, 1, Outer::IcmpError).unwrap();
+            frame.insert(1, 1, Outer::Own).unwrap();
             assert_eq!(frame.into_octets(), [1, 0, 4, 5]);
         }
     }
@@ -266,7 +266,7 @@ mod tests {
         for mut frame in both(&[1, 2, 3]) {
             (frame.segment_len, frame.checksum_pending) = (1, true);
             frame.truncate(2).unwrap();
-            frame.insert(1, 1, Outer::IcmpError).unwrap();
+            frame.insert(1, 1, Outer::Own).unwrap();
             assert_eq!(frame, Frame::new(vec![1, 0, 2]));
         }
     }

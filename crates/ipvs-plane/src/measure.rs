@@ -41,8 +41,10 @@ pub struct MeasuredService {
 pub struct MeasuredDest {
     /// Its key.
     pub key: DestKey,
-    /// Its weight.
+    /// Its weight, 0 while it is drained.
     pub weight: i32,
+    /// Whether it is drained.
+    pub drains: bool,
     /// Its connections.
     pub load: LoadValues,
     /// What it has counted.

@@ -99,6 +99,29 @@ pub struct Account {
     pub last_weight: u32,
     /// Of all services: how often a daemon has taken over the tables.
     pub adoptions: u32,
+    /// How a destination is drained, if it is.
+    pub drain: Draining,
+}
+
+/// A drain of a destination, in times of the plane's clock.
+#[derive(
+    Clone, Copy, Debug, Default, PartialEq, Eq, FromBytes, IntoBytes, Immutable, KnownLayout,
+)]
+#[repr(C)]
+pub struct Draining {
+    /// When it began, in nanoseconds.
+    pub since: u64,
+    /// When it is over, in nanoseconds; the largest number for never.
+    pub until: u64,
+    /// What becomes of connections that are left then, the number of an
+    /// [`AtDeadline`](ipvs_core::drain::AtDeadline).
+    pub then: u32,
+    /// How many connections there were when it began.
+    pub began_with: u32,
+    /// The weight that the destination has once it is drained no more.
+    pub weight: i32,
+    /// Nothing.
+    pub reserved: u32,
 }
 
 /// Whose account.

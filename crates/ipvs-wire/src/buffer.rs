@@ -10,8 +10,8 @@ pub enum Outer {
     TunnelV4(Carrier),
     /// An IPv6 header of 40 octets and what carries the packet, for a tunnel.
     TunnelV6(Carrier),
-    /// IP and ICMP headers in front of a quoted packet.
-    IcmpError,
+    /// The headers of a packet of the director's own, in front of what it quotes, if anything.
+    Own,
 }
 
 /// The octets of one packet, from its Ethernet header on.

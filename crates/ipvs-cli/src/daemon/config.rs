@@ -46,7 +46,7 @@ pub(super) struct Apply {
 }
 
 /// A time with its unit, in seconds.
-fn seconds(text: &str) -> Result<u32, String> {
+pub(super) fn seconds(text: &str) -> Result<u32, String> {
     let units = [("s", 1), ("m", 60), ("h", 3600)];
     let number = |(unit, factor): (&str, u32)| {
         text.strip_suffix(unit)?.parse::<u32>().ok()?.checked_mul(factor)
@@ -226,7 +226,9 @@ fn running_with<T: Transport>(
     }
     let (timeouts, settings) = (client.timeouts()?, client.settings()?);
     let (marks, sync) = (client.mark_rules()?, client.sync_daemons()?);
-    let checked = checked(health)?;
+    let mut checked = checked(health)?;
+    let drains = client.drains()?;
+    checked.standings.drained = drains.iter().map(|it| (it.service, it.dest)).collect();
     Ok(Running { services, timeouts, settings, marks, sync, checked })
 }
 

@@ -1,7 +1,8 @@
-//! `ipvs daemon`, `ipvs detach`, `ipvs status`, `ipvs mark`, `ipvs check`, `ipvs plan`,
+//! `ipvs daemon`, `ipvs detach`, `ipvs status`, `ipvs mark`, `ipvs drain`, `ipvs check`, `ipvs plan`,
 //! `ipvs apply`, `ipvs export`, `ipvs import` and `ipvs takeover`: the director's process, and its configuration.
 
 mod config;
+mod drain;
 mod import;
 mod mark;
 mod options;
@@ -58,6 +59,8 @@ pub fn run(args: Vec<OsString>) -> ExitCode {
         Task::Detach(options) => said("ipvs detach", ipvs_daemon::detach(&options.pins)),
         Task::Status(options) => said("ipvs status", status::show(&options)),
         Task::Mark(options) => said("ipvs mark", mark::run(&options)),
+        Task::Drain(options) => said("ipvs drain", drain::run(&options)),
+        Task::Undrain(options) => said("ipvs undrain", drain::end(&options)),
         Task::Check(options) => said("ipvs check", config::check(&options)),
         Task::Apply(options) => said("ipvs apply", config::apply(&options)),
         Task::Confirm(options) => said("ipvs confirm", config::end_trial(&options.socket, true)),

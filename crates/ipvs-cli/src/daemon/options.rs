@@ -26,6 +26,12 @@ pub(super) enum Task {
     Status(Status),
     /// Rules that give packets a firewall mark where no firewall has seen them
     Mark(super::mark::Mark),
+    /// Take a destination out of service without breaking what it serves: nothing new goes there,
+    /// persistent clients and datagrams of new connections included, and what is there may
+    /// finish, until a deadline; without arguments, show how far such drains are
+    Drain(super::drain::Options),
+    /// Have a destination serve as its weight says again
+    Undrain(super::drain::Undrain),
     /// Read a configuration file, and say what is wrong with it and where
     Check(super::config::Check),
     /// Show what must change so that what runs is what a configuration file says, and how many

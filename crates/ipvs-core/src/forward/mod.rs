@@ -3,6 +3,7 @@
 
 pub(crate) mod masquerade;
 pub(crate) mod reject;
+pub(crate) mod reset;
 pub(crate) mod tunnel;
 
 use ipvs_wire::{Buffer, Headers, ethernet, ipv4, ipv6};

@@ -356,7 +356,7 @@ fn write_v4<B: Buffer>(packet: &mut Packet<'_, B>, report: &Report) -> Option<()
     let quote = quoted(h.total_len, LONGEST_V4 - HEADERS_V4);
     let id = packet.identification();
     packet.buf.truncate(h.l3 + quote)?;
-    packet.buf.insert(h.l3, HEADERS_V4, Outer::IcmpError)?;
+    packet.buf.insert(h.l3, HEADERS_V4, Outer::Own)?;
     let fields = Ipv4Fields {
         tos: h.tos & TOS_KEPT | TOS_SET,
         total_len: u16::try_from(HEADERS_V4 + quote).unwrap_or(0),
@@ -376,7 +376,7 @@ fn write_v6<B: Buffer>(packet: &mut Packet<'_, B>, report: &Report) -> Option<()
     let h = packet.headers;
     let quote = quoted(h.total_len, LONGEST_V6 - HEADERS_V6);
     packet.buf.truncate(h.l3 + quote)?;
-    packet.buf.insert(h.l3, HEADERS_V6, Outer::IcmpError)?;
+    packet.buf.insert(h.l3, HEADERS_V6, Outer::Own)?;
     let len = icmp::HEADER_LEN + quote;
     let fields = Ipv6Fields {
         class: 0,

@@ -10,6 +10,7 @@
 
 mod caching;
 mod defence;
+mod drain;
 mod forwarding;
 mod front;
 mod ftp;

@@ -75,8 +75,9 @@ const COUNTED: [Counted; 5] = [
 /// What destinations have: the end of the name, help, and the value.
 type Held = (&'static str, &'static str, fn(&MeasuredDest) -> i64);
 
-const HELD: [Held; 4] = [
-    ("weight", "Weight, 0 if quiescent", |it| it.weight.into()),
+const HELD: [Held; 5] = [
+    ("weight", "Weight, 0 if quiescent or drained", |it| it.weight.into()),
+    ("drains", "1 while it is drained", |it| it.drains.into()),
     ("active_connections", "Connections counted active", |it| it.load.active.into()),
     ("inactive_connections", "Connections counted inactive", |it| it.load.inactive.into()),
     ("persistent_connections", "Persistence templates", |it| it.load.persistent.into()),
@@ -370,12 +371,11 @@ const fn outcome(reason: Reason) -> &'static str {
         ShortTransport | BadChecksum | NeverSent | DestGone | NoDestination | NoRoute | TooLong
         | NoEngineData | TableFull | Defence | Unwritable | Unanswerable | Unsupported
         | DeferredLost | FragmentBad | FragmentTimeout | FragmentPushedOut => "dropped",
-        SentUnreachable | SentTimeExceeded | SentTooBig => "answered",
+        SentUnreachable | SentTimeExceeded | SentTooBig | SentReset => "answered",
         // No verdict: besides one, or before it.
         PathMtuLearnt | CacheFull => "noted",
-        DeferredFragment | DeferredOptions | DeferredLong | DeferredUnfilled | DeferredHelped => {
-            "deferred"
-        }
+        DeferredFragment | DeferredOptions | DeferredLong | DeferredUnfilled | DeferredHelped
+        | DeferredReset => "deferred",
     }
 }
 

@@ -135,6 +135,9 @@ impl<T: Transport> Client<T> {
                 setting::write_change(writer, sysctl.name, &value.to_string());
             });
         }
+        if let Command::DrainDest(..) | Command::UndrainDest(..) = edit {
+            return self.drain_request(family, edit, 0);
+        }
         let edits = core::slice::from_ref(edit);
         self.request(family, marks::CHANGE_MARKS, 0, |writer| marks::write_edits(writer, edits))
     }

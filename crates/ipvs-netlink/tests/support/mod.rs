@@ -156,6 +156,16 @@ impl SmallTable {
                 self.marks.remove(at.ok_or(CommandError::NoSuchMarkRule)?);
             }
             Command::FlushMarkRules => self.marks.clear(),
+            // This table has no packets.
+            Command::DrainDest(key, dest, _) | Command::UndrainDest(key, dest) => {
+                let (_, dests) = self.find(&key).ok_or(CommandError::NoSuchService)?;
+                let known = dests.iter().any(|status| status.key == dest);
+                return if known {
+                    Err(CommandError::NotDrained)
+                } else {
+                    Err(CommandError::NoSuchDest)
+                };
+            }
             Command::SetSysctl(sysctl, value) => {
                 let put = sysctl.put(&mut self.settings, value);
                 put.or(Err(CommandError::Invalid))?;

@@ -32,6 +32,7 @@ use std::time::Duration;
 
 use ipvs_core::command::{Command, CommandError};
 use ipvs_core::dest::{Dest, DestId};
+use ipvs_core::drain::DrainStatus;
 use ipvs_core::mark::MarkRule;
 use ipvs_core::service::ServiceKey;
 use ipvs_core::settings::Settings;
@@ -310,6 +311,10 @@ impl Control for BpfPlane {
 
     fn dests(&mut self, key: &ServiceKey, each: &mut dyn FnMut(DestStatus)) -> bool {
         self.registry.dests(key, each)
+    }
+
+    fn drains(&mut self, each: &mut dyn FnMut(DrainStatus)) {
+        self.registry.drains(each);
     }
 
     fn connections(&mut self, each: &mut dyn FnMut(ConnStatus)) {

@@ -12,6 +12,7 @@ use ipvs_core::time::Instant;
 
 use super::addrs::Addrs;
 use super::apply::counted;
+use super::drains::Drains;
 use super::estimates::Estimates;
 use super::ids::{Ids, Runs};
 use super::marks::Marks;
@@ -104,6 +105,7 @@ impl<S: Store> Registry<S> {
             dests: found.dests,
             placed,
             trash,
+            drains: Drains::default(),
             addrs: Addrs::adopt(found.addrs),
             callers: found.callers,
             service_ids,
@@ -119,6 +121,7 @@ impl<S: Store> Registry<S> {
             swept: Instant::default(),
         };
         registry.adopt_owned();
+        registry.adopt_drains();
         registry.begin_estimates();
         registry.count_adoption();
         registry

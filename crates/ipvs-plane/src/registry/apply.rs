@@ -22,7 +22,7 @@ use super::own::{Own, Owned};
 use super::trash::Trashed;
 use super::words::MemoryEdit;
 use super::{Entry, Registry, Run, check, marks, sync};
-use crate::store::{Account, Owner, Store};
+use crate::store::{Account, Draining, Owner, Store};
 
 /// Edits that are checked, but not yet in the tables.
 #[derive(Debug)]
@@ -33,6 +33,8 @@ pub(super) struct Draft {
     pub(super) dests: HashMap<DestId, Dest>,
     /// Destinations that came on a list, and `None` for those that left one.
     placed: HashMap<(ServiceKey, DestKey), Option<DestId>>,
+    /// Destinations whose drain began, and `None` for those whose drain ended.
+    pub(super) drains: HashMap<DestId, Option<Draining>>,
     /// The last weights of these that were not zero, or the weight they were added with.
     pub(super) last_weights: HashMap<DestId, u32>,
     /// Destinations to be cleared before they are listed.
@@ -84,6 +86,7 @@ impl<S: Store> Registry<S> {
             services: HashMap::new(),
             dests: HashMap::new(),
             placed: HashMap::new(),
+            drains: HashMap::new(),
             last_weights: HashMap::new(),
             reset: Vec::new(),
             deleted: Deleted::default(),
@@ -118,6 +121,8 @@ impl<S: Store> Registry<S> {
             Command::AddDest(service, key, spec) => self.add_dest(draft, service, key, spec),
             Command::EditDest(service, key, spec) => self.edit_dest(draft, service, key, spec),
             Command::DeleteDest(service, key) => self.delete_dest(draft, service, key),
+            Command::DrainDest(service, key, drain) => self.drain(draft, service, key, *drain),
+            Command::UndrainDest(service, key) => self.undrain(draft, service, key),
             Command::Zero(None) => {
                 draft.zero.push(None);
                 Ok(())
@@ -161,7 +166,11 @@ impl<S: Store> Registry<S> {
     }
 
     /// The service as the draft has it.
-    fn entry<'e>(&'e self, draft: &'e Draft, key: &ServiceKey) -> Result<&'e Entry, CommandError> {
+    pub(super) fn entry<'e>(
+        &'e self,
+        draft: &'e Draft,
+        key: &ServiceKey,
+    ) -> Result<&'e Entry, CommandError> {
         match draft.services.get(key) {
             Some(touched) => touched.as_ref(),
             None => self.services.get(key),
@@ -170,7 +179,7 @@ impl<S: Store> Registry<S> {
     }
 
     /// The service in the draft, to be touched. Lists may be long: it is copied once.
-    fn entry_mut<'d>(
+    pub(super) fn entry_mut<'d>(
         &self,
         draft: &'d mut Draft,
         key: &ServiceKey,
@@ -257,7 +266,12 @@ impl<S: Store> Registry<S> {
     }
 
     /// The destination on the service's list, as the draft has it.
-    fn placed_in(&self, draft: &Draft, service: &ServiceKey, key: &DestKey) -> Option<DestId> {
+    pub(super) fn placed_in(
+        &self,
+        draft: &Draft,
+        service: &ServiceKey,
+        key: &DestKey,
+    ) -> Option<DestId> {
         let keys = (*service, *key);
         draft.placed.get(&keys).copied().unwrap_or_else(|| self.placed.get(&keys).copied())
     }
@@ -323,6 +337,7 @@ impl<S: Store> Registry<S> {
         let id = self.placed_in(draft, service, key).ok_or(CommandError::NoSuchDest)?;
         let mut dest = self.dest_in(draft, id).ok_or(CommandError::NoSuchDest)?;
         dest.spec = *spec;
+        self.keep_drained(draft, id, spec.weight);
         let source = self.store.source_towards(key.family(), key.addr);
         dest.tunnel_source = source.unwrap_or(Addr::UNSPECIFIED);
         draft.dests.insert(id, dest);
@@ -334,7 +349,11 @@ impl<S: Store> Registry<S> {
     }
 
     /// A destination of this service was added or edited.
-    fn has_changed(&self, draft: &mut Draft, service: &ServiceKey) -> Result<(), CommandError> {
+    pub(super) fn has_changed(
+        &self,
+        draft: &mut Draft,
+        service: &ServiceKey,
+    ) -> Result<(), CommandError> {
         let levels = self.levels(draft, self.entry(draft, service)?);
         draft.has_changed(service, levels);
         Ok(())
@@ -479,9 +498,10 @@ impl<S: Store> Registry<S> {
             self.write_reset(*id, *reset, draft)?;
         }
         self.write_last_weights(&draft.last_weights)?;
+        self.write_drains(&draft.drains)?;
         self.write_owned(owned)?;
         for (id, dest) in &draft.dests {
-            self.store.put_dest(*id, dest)?;
+            self.store.put_dest(*id, &dest.as_seen())?;
             self.store.forget_hop(*id)?;
             self.refresh_overload(*id, dest)?;
             self.dests.insert(*id, *dest);

@@ -24,7 +24,8 @@ impl<S: Store> Registry<S> {
             let Some(dest) = self.dests.get(id).copied() else { continue };
             dests.push(MeasuredDest {
                 key: dest.key,
-                weight: dest.spec.weight,
+                weight: dest.weight(),
+                drains: dest.is_draining(),
                 load: self.store.load_values(*id),
                 counters: self.counted(Owner::Dest(*id)),
             });

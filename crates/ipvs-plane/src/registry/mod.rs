@@ -10,6 +10,7 @@ mod apply;
 mod callers;
 mod check;
 mod deleted;
+mod drains;
 mod estimates;
 mod ids;
 mod marks;
@@ -36,6 +37,7 @@ use ipvs_core::time::{Instant, Millis};
 
 use crate::store::Store;
 use addrs::Addrs;
+use drains::Drains;
 use estimates::Estimates;
 use ids::{Ids, Runs};
 use marks::Marks;
@@ -68,7 +70,7 @@ struct Entry {
 
 impl Entry {
     fn record(&self, dests: &HashMap<DestId, Dest>) -> Service {
-        let weights = || self.dests.iter().filter_map(|id| dests.get(id)).map(|d| d.spec.weight);
+        let weights = || self.dests.iter().filter_map(|id| dests.get(id)).map(Dest::weight);
         let (gcd, top) = wrr_levels(weights());
         Service {
             key: self.key,
@@ -113,6 +115,7 @@ pub struct Registry<S> {
     /// Those on the lists, by the keys of service and destination.
     placed: HashMap<(ServiceKey, DestKey), DestId>,
     trash: Trash,
+    drains: Drains,
     addrs: Addrs,
     estimates: Estimates,
     /// What stands in the table of callers.
@@ -145,6 +148,7 @@ impl<S: Store> Registry<S> {
             dests: HashMap::new(),
             placed: HashMap::new(),
             trash: Trash::default(),
+            drains: Drains::default(),
             addrs: Addrs::default(),
             estimates,
             callers: HashMap::new(),
@@ -250,6 +254,7 @@ impl<S: Store> Registry<S> {
             self.dest_ids.retire(id);
             self.addrs.stale = true;
         }
+        self.look_after_drains(now);
         self.remove_stale_addrs();
         self.service_ids.reclaim();
         self.dest_ids.reclaim();

@@ -155,6 +155,10 @@ impl<S: Store> Registry<S> {
 
     fn seat(&mut self, draft: &Draft, id: DestId) -> Option<Seat> {
         let dest = draft.dests.get(&id).or_else(|| self.dests.get(&id))?;
+        // A slot would be nobody's: neither sh nor mh looks at another one unless told to.
+        if dest.is_draining() {
+            return None;
+        }
         let last_weight = match draft.last_weights.get(&id) {
             Some(weight) => *weight,
             None => self.store.account(Owner::Dest(id)).last_weight,

@@ -41,7 +41,7 @@ impl<S: Store> Registry<S> {
             let source = source.unwrap_or(Addr::UNSPECIFIED);
             if source != dest.tunnel_source {
                 dest.tunnel_source = source;
-                if let Err(error) = self.store.put_dest(id, dest) {
+                if let Err(error) = self.store.put_dest(id, &dest.as_seen()) {
                     tracing::error!(%error, dest = ?dest.key, "its tunnel keeps the old source");
                 }
             }

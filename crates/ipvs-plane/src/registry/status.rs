@@ -3,6 +3,7 @@
 use ipvs_core::command::{Command, CommandError};
 use ipvs_core::conn::{Conn, ConnFlags};
 use ipvs_core::dest::{Dest, DestId};
+use ipvs_core::drain::DrainStatus;
 use ipvs_core::engine;
 use ipvs_core::mark::MarkRule;
 use ipvs_core::name::Name;
@@ -71,6 +72,13 @@ impl<S: Store> Control for Registry<S> {
             }
         }
         true
+    }
+
+    fn drains(&mut self, each: &mut dyn FnMut(DrainStatus)) {
+        self.sweep_for_listing();
+        for status in self.drain_statuses() {
+            each(status);
+        }
     }
 
     fn connections(&mut self, each: &mut dyn FnMut(ConnStatus)) {

@@ -40,7 +40,7 @@ impl<S: Store> Registry<S> {
     pub(super) fn levels(&self, draft: &Draft, entry: &Entry) -> Levels {
         let dests = entry.dests.iter().filter_map(|id| self.dest_in(draft, *id));
         (entry.kind == SchedulerKind::WeightedRoundRobin)
-            .then(|| wrr_levels(dests.map(|dest| dest.spec.weight)))
+            .then(|| wrr_levels(dests.map(|dest| dest.weight())))
     }
 
     /// Writes the words of services whose lists were edited.

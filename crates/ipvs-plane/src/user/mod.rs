@@ -27,6 +27,7 @@ use std::time::Duration;
 
 use ipvs_core::addr::Family;
 use ipvs_core::command::{Command, CommandError};
+use ipvs_core::drain::DrainStatus;
 use ipvs_core::mark::MarkRule;
 use ipvs_core::service::ServiceKey;
 use ipvs_core::settings::Settings;
@@ -364,6 +365,15 @@ impl Control for UserPlane {
         let Some(dests) = dests.flatten() else { return false };
         dests.into_iter().for_each(each);
         true
+    }
+
+    fn drains(&mut self, each: &mut dyn FnMut(DrainStatus)) {
+        let drains = self.ask(|worker| {
+            let mut drains = Vec::new();
+            worker.registry.drains(&mut |drain| drains.push(drain));
+            drains
+        });
+        drains.into_iter().flatten().for_each(each);
     }
 
     fn connections(&mut self, each: &mut dyn FnMut(ConnStatus)) {

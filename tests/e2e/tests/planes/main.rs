@@ -14,6 +14,7 @@ mod control;
 mod cpus;
 mod datagrams;
 mod dns;
+mod drain;
 mod ftp;
 mod health;
 mod host;
@@ -156,6 +157,9 @@ const TESTS: &[Test] = &[
     ("checks_that_have_not_changed_go_on", health::NEEDS, &PLANES, health::reload),
     ("checks_are_planned_applied_and_rolled_back", health::NEEDS, &PLANES, health::applied),
     ("a_program_asks_for_a_weight", health::NEEDS_SETPRIV, &PLANES, health::weights),
+    ("a_drained_server_gets_nothing_new_and_is_reset_at_the_deadline", &[], &ALL_WAYS, drain::tcp),
+    ("datagrams_leave_a_drained_server_at_the_deadline", &[], &ALL_PLANES, drain::udp),
+    ("a_drain_of_nothing_is_refused", &[], USER, drain::refused),
     ("half_a_transaction_leaves_nothing", &[], USER, atomic::half),
     ("nonsense_on_the_socket_harms_nobody", &[], USER, api::nonsense),
     ("a_client_that_does_not_read_delays_nobody", &[], USER, api::slow_client),

@@ -45,6 +45,7 @@ fn snapshot() -> Snapshot {
     let dest = MeasuredDest {
         key: DestKey::new(Family::V4, Addr::v4([10, 1, 0, 11]), 8080),
         weight: 3,
+        drains: true,
         load: LoadValues { active: 4, inactive: 5, persistent: 6, overloaded: 0 },
         counters: counters(100),
     };
@@ -132,6 +133,7 @@ fn every_value_stands_behind_its_labels() {
     let dest = r#"{protocol="tcp",service="192.0.2.10:80",destination="10.1.0.11:8080"}"#;
     for (name, value) in [
         ("weight", 3),
+        ("drains", 1),
         ("active_connections", 4),
         ("inactive_connections", 5),
         ("persistent_connections", 6),
