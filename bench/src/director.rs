@@ -5,11 +5,11 @@ use std::path::PathBuf;
 use std::process::{self, Stdio};
 use std::sync::atomic::{AtomicU32, Ordering};
 
-use anyhow::{Context as _, Result, anyhow, ensure};
+use anyhow::{Context as _, Result, anyhow, bail, ensure};
 use ipvs_bench_programs::headers::TCP;
 use ipvs_core::addr::{Addr, Family};
 use ipvs_core::command::Command;
-use ipvs_core::dest::{DestKey, DestSpec, ForwardingMethod};
+use ipvs_core::dest::DestKey;
 use ipvs_core::name::Name;
 use ipvs_core::service::{ServiceKey, ServiceSpec};
 use ipvs_core::snapshot::Control as _;
@@ -18,7 +18,7 @@ use ipvs_lab::{Namespace, Route};
 use ipvs_plane::bpf::{AttachMode, BpfPlane, Options};
 use ipvs_plane::store::Limits;
 
-use crate::mode::{Hook, Mode};
+use crate::mode::{Hook, Method, Mode};
 use crate::packet::{Addresses, DEST_PORT, DESTS, PORT};
 use crate::programs::Programs;
 use crate::rig::{Rig, inside};
@@ -106,6 +106,12 @@ impl Director {
         }
     }
 
+    /// Where the program of our plane for this hook is pinned.
+    pub(crate) fn program(&self, hook: Hook) -> Option<PathBuf> {
+        let Self::Plane(plane) = self else { return None };
+        Some(plane.pins.join(hook.program()))
+    }
+
     /// How many connections are established, where it tells them apart.
     pub(crate) fn established(&mut self) -> Option<u64> {
         let Self::Plane(plane) = self else { return None };
@@ -117,7 +123,7 @@ impl Director {
 
 impl Plane {
     /// Starts the plane in the namespace of this thread.
-    fn start(rig: &Rig, hook: Hook, method: ForwardingMethod, flows: u32) -> Result<Self> {
+    fn start(rig: &Rig, hook: Hook, method: Method, flows: u32) -> Result<Self> {
         static STARTED: AtomicU32 = AtomicU32::new(0);
         let number = STARTED.fetch_add(1, Ordering::Relaxed);
         let pins = PathBuf::from(format!("{BPF_FS}/ipvs-bench-{}-{number}", process::id()));
@@ -143,7 +149,7 @@ impl Plane {
         Ok(started)
     }
 
-    fn configure(&mut self, addresses: &Addresses, method: ForwardingMethod) -> Result<()> {
+    fn configure(&mut self, addresses: &Addresses, method: Method) -> Result<()> {
         let spec = ServiceSpec {
             scheduler: Name::truncated(b"rr"),
             engine: Name::truncated(b""),
@@ -157,10 +163,9 @@ impl Plane {
             },
         };
         let mut commands = vec![Command::AddService(self.service, spec)];
-        let port = if method == ForwardingMethod::Masquerade { DEST_PORT } else { PORT };
+        let (port, spec) = (method.port(), method.spec());
         for number in 0..DESTS {
             let (family, addr) = Addr::from_ip(addresses.dest(number));
-            let spec = DestSpec { weight: 1, method: method as u8, ..DestSpec::default() };
             commands.push(Command::AddDest(self.service, DestKey::new(family, addr, port), spec));
         }
         Ok(self.control.apply(&commands)?)
@@ -186,17 +191,25 @@ pub(crate) fn has_nft() -> bool {
     process::Command::new("nft").arg("--version").stdout(Stdio::null()).status().is_ok()
 }
 
-/// Makes the director's kernel translate, by the hash of the client as rules
-/// of Kubernetes and the like do.
-fn nft(rig: &Rig, flows: u32) -> Result<()> {
+/// Why the kernel cannot track so many connections, if it cannot.
+pub(crate) fn too_few_tracked(flows: u32) -> Result<Option<String>> {
     let max: u64 = std::fs::read_to_string(CONNTRACK_MAX)
         .with_context(|| format!("cannot read {CONNTRACK_MAX}"))?
         .trim()
         .parse()?;
-    ensure!(
-        max > u64::from(flows) + u64::from(flows) / 10,
-        "net.netfilter.nf_conntrack_max is {max}: too few for {flows} flows"
-    );
+    let needed = u64::from(flows) + u64::from(flows) / 10;
+    // A limit of the whole machine: whose it is has to raise it.
+    Ok((max <= needed).then(|| {
+        format!("net.netfilter.nf_conntrack_max is {max}: too few for {flows} flows; raise it")
+    }))
+}
+
+/// Makes the director's kernel translate, by the hash of the client as rules
+/// of Kubernetes and the like do.
+fn nft(rig: &Rig, flows: u32) -> Result<()> {
+    if let Some(reason) = too_few_tracked(flows)? {
+        bail!(reason);
+    }
     // A network card looks at checksums; these have none, and the kernel's own
     // look at them would be held against it.
     rig.director.sysctl("net/netfilter/nf_conntrack_checksum", "0")?;

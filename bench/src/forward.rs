@@ -8,10 +8,10 @@ use anyhow::{Context as _, Result, bail, ensure};
 use aya::sys::{Stats, enable_stats};
 use ipvs_core::addr::Family;
 
-use crate::director::has_nft;
+use crate::director::{has_nft, too_few_tracked};
 use crate::machine::{CpuTime, Machine, go_before_others, take_one_cpu};
 use crate::mode::Mode;
-use crate::packet::{Addresses, frame_len};
+use crate::packet::{Addresses, Order, Phase, Traffic};
 use crate::report::{Report, Sample, Series, figures, ratios};
 use crate::say;
 use crate::subject::{Run, Subject};
@@ -19,6 +19,7 @@ use crate::subject::{Run, Subject};
 /// Packets per second for each way of sending them on, and what it adds to
 /// the bare floor.
 #[derive(Debug, clap::Args)]
+#[expect(clippy::struct_excessive_bools, reason = "each is a switch of the command line")]
 pub(crate) struct Options {
     /// How long each measurement takes, about
     #[arg(long, value_name = "N", default_value_t = 0.7)]
@@ -29,6 +30,12 @@ pub(crate) struct Options {
     /// How many flows
     #[arg(long, value_name = "N,…", value_delimiter = ',', default_values_t = [1, 10_000, 100_000])]
     flows: Vec<u32>,
+    /// By Zipf's law: few flows have most packets
+    #[arg(long)]
+    zipf: bool,
+    /// Octets of a frame, without its check sequence [default: the shortest]
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u16).range(74..=1514))]
+    length: Option<u16>,
     /// Only these modes, and the floor
     #[arg(long, value_name = "MODE,…", value_delimiter = ',')]
     only: Vec<String>,
@@ -62,7 +69,11 @@ pub(crate) fn run_task(options: &Options, out: &mut impl Write) -> Result<()> {
         say("others may take the CPU meanwhile and cool its caches (no chrt, package util-linux)");
     }
     let family = if options.ipv6 { Family::V6 } else { Family::V4 };
-    let mut subjects = subjects(&modes, Addresses::of(family), most, &CpuTime::of(cpu))?;
+    let order = if options.zipf { Order::Zipf } else { Order::Random };
+    let traffic = Traffic::new(family, Phase::Established, most, order);
+    let length = options.length.map_or(traffic.length, usize::from);
+    let traffic = Traffic { length, ..traffic };
+    let mut subjects = subjects(&modes, &traffic, &CpuTime::of(cpu), Addresses::of(family))?;
     let mut all: Vec<Series> = Vec::new();
     for &flows in &options.flows {
         let empty = |subject: &Subject| Series {
@@ -78,7 +89,8 @@ pub(crate) fn run_task(options: &Options, out: &mut impl Write) -> Result<()> {
         say(&format!("round {round} of {rounds}"));
         for series in &mut all {
             let subject = of_mode(&mut subjects, series.mode)?;
-            measure(subject, series, Duration::from_secs_f64(seconds))?;
+            let traffic = Traffic { flows: series.flows, ..traffic };
+            measure(subject, &traffic, series, Duration::from_secs_f64(seconds))?;
         }
     }
     if options.programs {
@@ -86,7 +98,7 @@ pub(crate) fn run_task(options: &Options, out: &mut impl Write) -> Result<()> {
         let _statistics = enable_stats(Stats::RunTime).context("no statistics of programs")?;
         for series in &mut all {
             let subject = of_mode(&mut subjects, series.mode)?;
-            ask_program(subject, series)?;
+            ask_program(subject, &Traffic { flows: series.flows, ..traffic }, series)?;
         }
     }
     let results = figures(&all);
@@ -94,7 +106,8 @@ pub(crate) fn run_task(options: &Options, out: &mut impl Write) -> Result<()> {
         machine: Machine::this(),
         cpu,
         family: if options.ipv6 { "IPv6" } else { "IPv4" },
-        frame_octets: frame_len(family),
+        frame_octets: length,
+        order: if options.zipf { "by Zipf's law" } else { "evenly" },
         rounds,
         seconds,
         ratios: ratios(&results),
@@ -126,9 +139,9 @@ fn modes(only: &[String]) -> Result<Vec<Mode>> {
 /// Lays a rig out for each mode, and sets up its connections.
 fn subjects(
     modes: &[Mode],
-    addresses: Addresses,
-    flows: u32,
+    traffic: &Traffic,
     cpu_time: &CpuTime,
+    addresses: Addresses,
 ) -> Result<Vec<Subject>> {
     let mut subjects = Vec::new();
     for &mode in modes {
@@ -136,10 +149,17 @@ fn subjects(
             say("skipped: nft-dnat, for want of nft (package nftables)");
             continue;
         }
+        if mode == Mode::NftDnat
+            && let Some(reason) = too_few_tracked(traffic.flows)?
+        {
+            say(&format!("skipped: nft-dnat: {reason}"));
+            continue;
+        }
         say(&format!("setting up {mode}"));
         let set_up = || -> Result<Subject> {
-            let mut subject = Subject::new(mode, addresses, flows, cpu_time.clone())?;
-            subject.establish(flows)?;
+            let mut subject = Subject::new(mode, addresses, traffic.flows, cpu_time.clone())?;
+            subject.establish_all(*traffic)?;
+            subject.all_established(traffic.flows)?;
             Ok(subject)
         };
         subjects.push(set_up().with_context(|| format!("cannot set up {mode}"))?);
@@ -152,10 +172,15 @@ fn of_mode(subjects: &mut [Subject], mode: Mode) -> Result<&mut Subject> {
 }
 
 /// Adds a sample to the series, or a flaw.
-fn measure(subject: &mut Subject, series: &mut Series, time: Duration) -> Result<()> {
-    let pace = subject.warm_up(series.flows)?;
+fn measure(
+    subject: &mut Subject,
+    traffic: &Traffic,
+    series: &mut Series,
+    time: Duration,
+) -> Result<()> {
+    let pace = subject.warm_up(traffic)?;
     let packets = time.as_nanos() / pace.as_nanos().max(1);
-    let run = subject.run(series.flows, u32::try_from(packets)?)?;
+    let run = subject.pass(traffic, u32::try_from(packets)?)?;
     if let Some(flaw) = subject.flaw(&run) {
         say(&format!("{}, {} flows: {flaw}", series.mode, series.flows));
         series.flaw.get_or_insert(flaw);
@@ -179,11 +204,11 @@ fn sample(run: &Run) -> Sample {
 }
 
 /// Asks how long the mode's program runs for a packet.
-fn ask_program(subject: &mut Subject, series: &mut Series) -> Result<()> {
+fn ask_program(subject: &mut Subject, traffic: &Traffic, series: &mut Series) -> Result<()> {
     const PACKETS: u32 = 200_000;
-    subject.warm_up(series.flows)?;
+    subject.warm_up(traffic)?;
     let before = subject.program_time()?;
-    subject.run(series.flows, PACKETS)?;
+    subject.pass(traffic, PACKETS)?;
     if let (Some(before), Some(after)) = (before, subject.program_time()?) {
         let runs = u32::try_from(after.1.saturating_sub(before.1))?;
         let time = after.0.saturating_sub(before.0);

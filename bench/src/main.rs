@@ -2,6 +2,7 @@
 //! next to the kernel's own ways of sending it on, what connections take, and what
 //! configuring very much takes.
 
+mod connect;
 mod control;
 mod daemon;
 mod director;
@@ -10,9 +11,11 @@ mod machine;
 mod memory;
 mod mode;
 mod packet;
+mod program;
 mod programs;
 mod report;
 mod rig;
+mod scale;
 mod sheet;
 mod subject;
 
@@ -41,6 +44,12 @@ enum Task {
     Forward(forward::Options),
     /// Seconds to load and list very many services, and to edit one
     Control(control::Options),
+    /// Nanoseconds of the plane's program alone
+    Program(program::Options),
+    /// New connections, into an empty and a full table, and among known ones
+    Connect(connect::Options),
+    /// Two CPUs against one
+    Scale(scale::Options),
     /// Octets that a connection takes, and what very many cost while nothing moves
     Memory(memory::Options),
 }
@@ -78,6 +87,9 @@ fn run_task(task: &Task, out: &mut Vec<u8>) -> Result<()> {
     match task {
         Task::Forward(options) => forward::run_task(options, out),
         Task::Control(options) => control::run_task(options, out),
+        Task::Program(options) => program::run_task(options, out),
+        Task::Connect(options) => connect::run_task(options, out),
+        Task::Scale(options) => scale::run_task(options, out),
         Task::Memory(options) => memory::run_task(options, out),
     }
 }
@@ -85,8 +97,8 @@ fn run_task(task: &Task, out: &mut Vec<u8>) -> Result<()> {
 /// Runs each suite as its own `--smoke` does, whatever fails on the way.
 fn smoke() -> Result<()> {
     let mut failed = Vec::new();
-    // The last binds this process to one CPU.
-    for suite in ["memory", "control", "forward"] {
+    // The last bind this process to one CPU.
+    for suite in ["memory", "control", "scale", "program", "connect", "forward"] {
         say(&format!("suite {suite}"));
         let task = Cli::try_parse_from(["bench", suite, "--smoke"])?.task.context("no suite")?;
         let mut text = Vec::new();

@@ -2,10 +2,12 @@
 
 use std::fmt;
 
+use ipvs_bench_programs::headers::{GRE, Ip, Ipv4, Ipv6, TCP, UDP};
 use ipvs_bench_programs::records::{Expectation, Range};
-use ipvs_core::dest::ForwardingMethod;
+use ipvs_core::addr::Family;
+use ipvs_core::dest::{DestSpec, ForwardingMethod};
 
-use crate::packet::{Addresses, DEST_PORT, PORT, TTL};
+use crate::packet::{Addresses, DEST_PORT, GUE_PORT, PORT, TTL};
 use crate::rig::Entry;
 
 /// A way of sending packets on.
@@ -20,7 +22,7 @@ pub(crate) enum Mode {
     /// nftables: destination NAT with connection tracking.
     NftDnat,
     /// The eBPF plane at this hook, to destinations by this method.
-    Ipvs(Hook, ForwardingMethod),
+    Ipvs(Hook, Method),
 }
 
 /// Where the plane gets its packets.
@@ -32,17 +34,105 @@ pub(crate) enum Hook {
     Tc,
 }
 
+impl Hook {
+    /// Names of the bench's programs that restore a packet and go on, without the family, and
+    /// that do nothing; and of the array with what they go on with.
+    pub(crate) const fn runner(self) -> (&'static str, &'static str, &'static str) {
+        match self {
+            Self::Xdp => ("bench_run", "bench_noop", "BENCH_XDP_PROGRAM"),
+            Self::Tc => ("bench_tc_run", "bench_tc_noop", "BENCH_TC_PROGRAM"),
+        }
+    }
+
+    /// The name of the plane's program.
+    pub(crate) const fn program(self) -> &'static str {
+        match self {
+            Self::Xdp => "ipvs_xdp",
+            Self::Tc => "ipvs_tc",
+        }
+    }
+
+    /// What a program returns whose packet is to leave by another interface.
+    pub(crate) const fn redirect(self) -> u32 {
+        match self {
+            Self::Xdp => 4,
+            Self::Tc => 7,
+        }
+    }
+}
+
+/// How destinations get their packets.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Method {
+    /// Masquerading.
+    Nat,
+    /// Direct routing.
+    Dr,
+    /// A tunnel of IP in IP.
+    Ipip,
+    /// A tunnel by GRE.
+    Gre,
+    /// A tunnel by GUE.
+    Gue,
+}
+
+impl Method {
+    /// Its name in tables and files.
+    pub(crate) const fn name(self) -> &'static str {
+        match self {
+            Self::Nat => "nat",
+            Self::Dr => "dr",
+            Self::Ipip => "ipip",
+            Self::Gre => "gre",
+            Self::Gue => "gue",
+        }
+    }
+
+    /// The port of destinations: only masquerading may change it.
+    pub(crate) const fn port(self) -> u16 {
+        if matches!(self, Self::Nat) { DEST_PORT } else { PORT }
+    }
+
+    /// A destination, as ipvsadm is told.
+    pub(crate) fn options(self) -> String {
+        match self {
+            Self::Nat => "-m".to_owned(),
+            Self::Dr => "-g".to_owned(),
+            Self::Ipip => "-i".to_owned(),
+            Self::Gre => "-i --tun-type gre --tun-nocsum".to_owned(),
+            Self::Gue => format!("-i --tun-type gue --tun-port {GUE_PORT} --tun-nocsum"),
+        }
+    }
+
+    /// A destination, as the plane is told.
+    pub(crate) fn spec(self) -> DestSpec {
+        let (method, tunnel_type, tunnel_port) = match self {
+            Self::Nat => (ForwardingMethod::Masquerade, 0, 0),
+            Self::Dr => (ForwardingMethod::DirectRoute, 0, 0),
+            Self::Ipip => (ForwardingMethod::Tunnel, DestSpec::IPIP, 0),
+            Self::Gre => (ForwardingMethod::Tunnel, DestSpec::GRE, 0),
+            Self::Gue => (ForwardingMethod::Tunnel, DestSpec::GUE, GUE_PORT),
+        };
+        let method = method as u8;
+        DestSpec { weight: 1, method, tunnel_type, tunnel_port, ..DestSpec::default() }
+    }
+}
+
 impl Mode {
     /// All of them, in the order of each round.
-    pub(crate) const ALL: [Self; 10] = [
+    pub(crate) const ALL: [Self; 14] = [
         Self::Floor,
-        Self::Ipvs(Hook::Xdp, ForwardingMethod::Masquerade),
-        Self::Ipvs(Hook::Xdp, ForwardingMethod::DirectRoute),
-        Self::Ipvs(Hook::Xdp, ForwardingMethod::Tunnel),
+        Self::Ipvs(Hook::Xdp, Method::Nat),
+        Self::Ipvs(Hook::Xdp, Method::Dr),
+        Self::Ipvs(Hook::Xdp, Method::Ipip),
+        Self::Ipvs(Hook::Xdp, Method::Gre),
+        Self::Ipvs(Hook::Xdp, Method::Gue),
         Self::TcFloor,
-        Self::Ipvs(Hook::Tc, ForwardingMethod::Masquerade),
-        Self::Ipvs(Hook::Tc, ForwardingMethod::DirectRoute),
-        Self::Ipvs(Hook::Tc, ForwardingMethod::Tunnel),
+        Self::Ipvs(Hook::Tc, Method::Nat),
+        Self::Ipvs(Hook::Tc, Method::Dr),
+        Self::Ipvs(Hook::Tc, Method::Ipip),
+        Self::Ipvs(Hook::Tc, Method::Gre),
+        Self::Ipvs(Hook::Tc, Method::Gue),
         Self::IpForward,
         Self::NftDnat,
     ];
@@ -54,12 +144,16 @@ impl Mode {
             Self::TcFloor => "tc-floor",
             Self::IpForward => "ip-forward",
             Self::NftDnat => "nft-dnat",
-            Self::Ipvs(Hook::Xdp, ForwardingMethod::Masquerade) => "xdp-nat",
-            Self::Ipvs(Hook::Xdp, ForwardingMethod::Tunnel) => "xdp-ipip",
-            Self::Ipvs(Hook::Xdp, _) => "xdp-dr",
-            Self::Ipvs(Hook::Tc, ForwardingMethod::Masquerade) => "tc-nat",
-            Self::Ipvs(Hook::Tc, ForwardingMethod::Tunnel) => "tc-ipip",
-            Self::Ipvs(Hook::Tc, _) => "tc-dr",
+            Self::Ipvs(Hook::Xdp, Method::Nat) => "xdp-nat",
+            Self::Ipvs(Hook::Xdp, Method::Dr) => "xdp-dr",
+            Self::Ipvs(Hook::Xdp, Method::Ipip) => "xdp-ipip",
+            Self::Ipvs(Hook::Xdp, Method::Gre) => "xdp-gre",
+            Self::Ipvs(Hook::Xdp, Method::Gue) => "xdp-gue",
+            Self::Ipvs(Hook::Tc, Method::Nat) => "tc-nat",
+            Self::Ipvs(Hook::Tc, Method::Dr) => "tc-dr",
+            Self::Ipvs(Hook::Tc, Method::Ipip) => "tc-ipip",
+            Self::Ipvs(Hook::Tc, Method::Gre) => "tc-gre",
+            Self::Ipvs(Hook::Tc, Method::Gue) => "tc-gue",
         }
     }
 
@@ -85,7 +179,7 @@ impl Mode {
 
     /// Whether replies go back through the director.
     pub(crate) const fn translates(self) -> bool {
-        matches!(self, Self::NftDnat | Self::Ipvs(_, ForwardingMethod::Masquerade))
+        matches!(self, Self::NftDnat | Self::Ipvs(_, Method::Nat))
     }
 
     /// The name of the eBPF program that does the work.
@@ -93,8 +187,7 @@ impl Mode {
         match self {
             Self::Floor => Some("bench_floor"),
             Self::TcFloor => Some("bench_tc_floor"),
-            Self::Ipvs(Hook::Xdp, _) => Some("ipvs_xdp"),
-            Self::Ipvs(Hook::Tc, _) => Some("ipvs_tc"),
+            Self::Ipvs(hook, _) => Some(hook.program()),
             Self::IpForward | Self::NftDnat => None,
         }
     }
@@ -102,14 +195,27 @@ impl Mode {
     /// What the sink takes for right.
     pub(crate) fn expectation(self, addresses: &Addresses) -> Expectation {
         let to = if self.translates() { addresses.dests() } else { addresses.vip_only() };
-        let tunnel = match self {
-            Self::Ipvs(_, ForwardingMethod::Tunnel) => addresses.dests(),
-            _ => Range::default(),
+        let dests = addresses.dests();
+        let (inside, ethertype) = match addresses.family {
+            Family::V4 => (Ipv4::INSIDE, Ipv4::ETHERTYPE),
+            Family::V6 => (Ipv6::INSIDE, Ipv6::ETHERTYPE),
+        };
+        let [high, low] = ethertype.to_be_bytes();
+        let (tunnel, outer, carrier_len, carrier) = match self {
+            Self::Ipvs(_, Method::Ipip) => (dests, inside, 0, [0; 4]),
+            Self::Ipvs(_, Method::Gre) => (dests, GRE, 4, [0, 0, high, low]),
+            // Behind ports, length and checksum.
+            Self::Ipvs(_, Method::Gue) => (dests, UDP, 12, [0, inside, 0, 0]),
+            _ => (Range::default(), 0, 0, [0; 4]),
         };
         let ttl = if matches!(self, Self::Floor | Self::TcFloor) { TTL } else { TTL - 1 };
         Expectation {
             tunnel,
+            carrier_len,
+            carrier,
+            outer: u32::from(outer),
             to,
+            protocol: u32::from(TCP),
             port: u32::from(if self.translates() { DEST_PORT } else { PORT }),
             ttl: u32::from(ttl),
             thorough: 0,

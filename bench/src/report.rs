@@ -78,6 +78,8 @@ pub(crate) struct Report {
     pub(crate) family: &'static str,
     /// Octets of a frame, without its check sequence.
     pub(crate) frame_octets: usize,
+    /// How flows take turns.
+    pub(crate) order: &'static str,
     /// How many rounds.
     pub(crate) rounds: u32,
     /// How long a measurement was to take.
@@ -186,8 +188,8 @@ impl Report {
         writeln!(out, "{}", self.machine)?;
         writeln!(
             out,
-            "{}, TCP of known connections, frames of {} octets; median (least to greatest) of {} rounds",
-            self.family, self.frame_octets, self.rounds
+            "{}, TCP of known connections, drawn {}, frames of {} octets; median (least to greatest) of {} rounds",
+            self.family, self.order, self.frame_octets, self.rounds
         )?;
         writeln!(
             out,

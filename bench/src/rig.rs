@@ -40,17 +40,30 @@ pub(crate) enum Entry {
 impl Rig {
     /// Lays the network out.
     pub(crate) fn new(addresses: Addresses, entry: Entry) -> Result<Self> {
+        Self::with_queues(addresses, entry, None)
+    }
+
+    /// The same with interfaces of so many queues.
+    pub(crate) fn with_queues(
+        addresses: Addresses,
+        entry: Entry,
+        queues: Option<u32>,
+    ) -> Result<Self> {
         let clients = Namespace::for_lab("bench-clients")?;
         let director = Namespace::for_lab("bench-director")?;
         let servers = Namespace::for_lab("bench-servers")?;
+        let end = |namespace, name, mac| {
+            let end = End::new(namespace, name).mac(mac);
+            queues.map_or(end, |queues| end.queues(queues))
+        };
         let (client_link, outside) = veth(
-            End::new(&clients, "g0").mac(MacAddr::local(1, 1)),
-            End::new(&director, "c0").mac(MacAddr::local(1, 2)),
+            end(&clients, "g0", MacAddr::local(1, 1)),
+            end(&director, "c0", MacAddr::local(1, 2)),
             None,
         )?;
         let (inside, server_link) = veth(
-            End::new(&director, "s0").mac(MacAddr::local(2, 1)),
-            End::new(&servers, "k0").mac(MacAddr::local(2, 2)),
+            end(&director, "s0", MacAddr::local(2, 1)),
+            end(&servers, "k0", MacAddr::local(2, 2)),
             None,
         )?;
         let rig = Self {

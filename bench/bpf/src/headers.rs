@@ -6,6 +6,10 @@ use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout, Unaligned, transmut
 
 /// IANA protocol number of TCP.
 pub const TCP: u8 = 6;
+/// IANA protocol number of UDP.
+pub const UDP: u8 = 17;
+/// IANA protocol number of GRE.
+pub const GRE: u8 = 47;
 
 /// An Ethernet header.
 #[derive(Clone, Copy, Debug, FromBytes, IntoBytes, Immutable, KnownLayout, Unaligned)]
@@ -121,8 +125,10 @@ pub trait Ip: Copy {
     fn turn_round(&mut self);
     /// Whether the header is plain and its checksum right.
     fn is_sound(&self) -> bool;
-    /// The sum of the pseudo header of TCP without its length.
+    /// The sum of the pseudo header without the length.
     fn pseudo_sum(&self) -> Sum;
+    /// Octets behind this header.
+    fn payload_len(&self) -> u16;
 }
 
 impl Ip for Ipv4 {
@@ -169,6 +175,11 @@ impl Ip for Ipv4 {
             .add32(self.destination.get().to_be())
             .add16(u16::from(self.protocol).to_be())
     }
+
+    #[inline(always)]
+    fn payload_len(&self) -> u16 {
+        self.total_len.get().wrapping_sub(20)
+    }
 }
 
 impl Ip for Ipv6 {
@@ -214,5 +225,10 @@ impl Ip for Ipv6 {
             .addr(transmute!(self.source))
             .addr(transmute!(self.destination))
             .add16(u16::from(self.next).to_be())
+    }
+
+    #[inline(always)]
+    fn payload_len(&self) -> u16 {
+        self.payload_len.get()
     }
 }

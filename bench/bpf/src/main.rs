@@ -6,12 +6,12 @@
 #![expect(unsafe_code, reason = "packet memory and maps are reached by raw pointers")]
 
 use aya_ebpf::bindings::{xdp_action, xdp_md};
-use aya_ebpf::btf_maps::{Array, PerCpuArray};
+use aya_ebpf::btf_maps::{Array, PerCpuArray, ProgramArray};
 use aya_ebpf::helpers::generated as helpers;
 use aya_ebpf::macros::btf_map;
-use ipvs_bench_programs::headers::{Ethernet, Ip, Ipv4, Ipv6, TCP, Tcp};
+use ipvs_bench_programs::headers::{Ethernet, GRE, Ip, Ipv4, Ipv6, TCP, Tcp, UDP};
 use ipvs_bench_programs::records::{
-    Counts, Cursor, Expectation, Floor, KEPT, LONGEST, Plan, client,
+    Counts, Cursor, Expectation, Floor, KEPT, LONGEST, Next, PARTS, Plan, client,
 };
 use ipvs_wire::checksum::{Delta, Sum};
 use zerocopy::byteorder::network_endian::U32;
@@ -44,6 +44,15 @@ static BENCH_REPLIES: PerCpuArray<u64, 1> = PerCpuArray::new();
 #[btf_map]
 static BENCH_WRONG: Array<[u8; KEPT], 1> = Array::new();
 
+/// Where each part of all packets begins, in ranks of flows.
+#[btf_map]
+static BENCH_RANKS: Array<u32, { PARTS as usize + 1 }> = Array::new();
+/// The programs that are run with a packet restored: an XDP and a TC program.
+#[btf_map]
+static BENCH_XDP_PROGRAM: ProgramArray<1> = ProgramArray::new();
+#[btf_map]
+static BENCH_TC_PROGRAM: ProgramArray<1> = ProgramArray::new();
+
 /// A sequence number of the side that answers.
 const ANSWER: u32 = 0x0100_0000;
 
@@ -55,10 +64,12 @@ struct Frame<I> {
     tcp: Tcp,
 }
 
+/// With `N` octets of what carries the packet in its tunnel.
 #[repr(C)]
-struct Tunnelled<I> {
+struct Tunnelled<I, const N: usize> {
     ethernet: Ethernet,
     outer: I,
+    carrier: [u8; N],
     ip: I,
     tcp: Tcp,
 }
@@ -66,9 +77,14 @@ struct Tunnelled<I> {
 /// The beginning of the frame as a `T`, which has no alignment, if it is that long.
 #[inline(always)]
 fn view<'a, T>(ctx: *mut xdp_md) -> Option<&'a mut T> {
-    const { assert!(align_of::<T>() == 1) };
     // SAFETY: the context is this program's.
-    let (start, end) = unsafe { ((*ctx).data as usize, (*ctx).data_end as usize) };
+    at(unsafe { ((*ctx).data as usize, (*ctx).data_end as usize) })
+}
+
+/// The same between two places of a packet.
+#[inline(always)]
+fn at<'a, T>((start, end): (usize, usize)) -> Option<&'a mut T> {
+    const { assert!(align_of::<T>() == 1) };
     if start + size_of::<T>() > end {
         return None;
     }
@@ -93,24 +109,89 @@ fn write_headers<I>(frame: &mut Frame<I>, headers: &[u8; LONGEST]) {
     }
 }
 
+/// Makes the next packet of the plan; `None` if there is no plan or no room.
 #[inline(always)]
-fn generate<I: Ip>(ctx: *mut xdp_md) -> u32 {
-    let Some(plan) = BENCH_PLAN.get(0) else { return xdp_action::XDP_ABORTED };
-    let Some(cursor) = BENCH_CURSOR.get_ptr_mut(0) else { return xdp_action::XDP_ABORTED };
-    let Some(frame) = view::<Frame<I>>(ctx) else { return xdp_action::XDP_ABORTED };
+fn write_next<I: Ip>(frame: Option<&mut Frame<I>>) -> Option<()> {
+    let plan = BENCH_PLAN.get(0)?;
+    let cursor = BENCH_CURSOR.get_ptr_mut(0)?;
+    let frame = frame?;
+    let rank = |part| BENCH_RANKS.get(part).copied().unwrap_or(0);
     // SAFETY: the element is this CPU's own.
-    let flow = unsafe { (*cursor).step(plan) };
+    let Next { flow, opens } = unsafe { (*cursor).step(plan, rank) };
     let (offset, port) = client(flow);
     let address = plan.clients + offset;
     write_headers(frame, &plan.headers);
     frame.ip.set_client(address, Sum::ZERO.add32(plan.ip_sum));
     frame.tcp.source.set(port);
-    let sum = Sum::ZERO.add32(plan.tcp_sum).add32(address.to_be()).add16(port.to_be());
-    frame.tcp.checksum = sum.checksum().to_ne_bytes();
-    xdp_action::XDP_TX
+    let mut sum = plan.sum;
+    if opens {
+        frame.tcp.sequence.set(plan.sequence);
+        frame.tcp.acknowledgement.set(0);
+        frame.tcp.flags = Tcp::SYN;
+        sum = plan.opening_sum;
+    }
+    let sum = Sum::ZERO.add32(sum).add32(address.to_be()).add16(port.to_be());
+    let checksum = sum.checksum().to_ne_bytes();
+    if plan.udp == 0 {
+        frame.tcp.checksum = checksum;
+    } else {
+        // Behind ports and length.
+        let [a, b, ..] = frame.tcp.sequence.to_bytes();
+        let [c, d] = checksum;
+        frame.tcp.sequence = U32::from_bytes([a, b, c, d]);
+    }
+    Some(())
 }
 
-const _: () = assert!(size_of::<Tunnelled<Ipv6>>() == KEPT);
+#[inline(always)]
+fn generate<I: Ip>(ctx: *mut xdp_md) -> u32 {
+    match write_next(view::<Frame<I>>(ctx)) {
+        Some(()) => xdp_action::XDP_TX,
+        None => xdp_action::XDP_ABORTED,
+    }
+}
+
+/// Restores the packet, whatever became of it the time before, and goes on with the
+/// program that is measured.
+#[inline(always)]
+fn run_xdp<I: Ip>(ctx: *mut xdp_md) -> u32 {
+    let Some(plan) = BENCH_PLAN.get(0) else { return xdp_action::XDP_ABORTED };
+    // SAFETY: the context is this program's.
+    let len = unsafe { helpers::bpf_xdp_get_buff_len(ctx) };
+    let longer = (len as u32).wrapping_sub(plan.frame_len) as i32;
+    // What was put in front is taken off.
+    // SAFETY: the context is this program's.
+    if longer != 0 && unsafe { helpers::bpf_xdp_adjust_head(ctx, longer) } != 0 {
+        return xdp_action::XDP_ABORTED;
+    }
+    if write_next(view::<Frame<I>>(ctx)).is_some() {
+        let programs = (&raw const BENCH_XDP_PROGRAM).cast_mut().cast();
+        // SAFETY: the context is this program's, the array one of XDP programs.
+        unsafe { helpers::bpf_tail_call(ctx.cast(), programs, 0) };
+    }
+    xdp_action::XDP_ABORTED
+}
+
+#[unsafe(no_mangle)]
+#[unsafe(link_section = "xdp")]
+extern "C" fn bench_run4(ctx: *mut xdp_md) -> u32 {
+    run_xdp::<Ipv4>(ctx)
+}
+
+#[unsafe(no_mangle)]
+#[unsafe(link_section = "xdp")]
+extern "C" fn bench_run6(ctx: *mut xdp_md) -> u32 {
+    run_xdp::<Ipv6>(ctx)
+}
+
+/// What a run costs without any program: an XDP one.
+#[unsafe(no_mangle)]
+#[unsafe(link_section = "xdp")]
+extern "C" fn bench_noop(_ctx: *mut xdp_md) -> u32 {
+    xdp_action::XDP_PASS
+}
+
+const _: () = assert!(size_of::<Tunnelled<Ipv6, 12>>() == KEPT);
 
 #[unsafe(no_mangle)]
 #[unsafe(link_section = "xdp")]
@@ -145,9 +226,61 @@ extern "C" fn bench_floor(ctx: *mut xdp_md) -> u32 {
 /// them the compiler writes forward declarations whose order is not stable.
 #[repr(C)]
 struct SkBuff {
-    unused: [u32; 19],
+    len: u32,
+    unused: [u32; 18],
     data: u32,
     data_end: u32,
+}
+
+impl SkBuff {
+    /// Between which places the packet lies.
+    #[inline(always)]
+    fn ends(ctx: *mut Self) -> (usize, usize) {
+        // SAFETY: whoever has a context has it for himself.
+        unsafe { ((*ctx).data as usize, (*ctx).data_end as usize) }
+    }
+}
+
+/// Restores the packet, whatever became of it the time before, and goes on with the
+/// program that is measured.
+#[inline(always)]
+fn run_tc<I: Ip>(ctx: *mut SkBuff) -> i32 {
+    const SHOT: i32 = 2;
+    const ROOM_MAC: u32 = 1;
+    let Some(plan) = BENCH_PLAN.get(0) else { return SHOT };
+    // SAFETY: the context is this program's.
+    let longer = unsafe { (*ctx).len.wrapping_sub(plan.frame_len) as i32 };
+    if longer != 0 {
+        // SAFETY: the context is this program's.
+        if unsafe { helpers::bpf_skb_adjust_room(ctx.cast(), -longer, ROOM_MAC, 0) } != 0 {
+            return SHOT;
+        }
+    }
+    if write_next(at::<Frame<I>>(SkBuff::ends(ctx))).is_some() {
+        let programs = (&raw const BENCH_TC_PROGRAM).cast_mut().cast();
+        // SAFETY: the context is this program's, the array one of TC programs.
+        unsafe { helpers::bpf_tail_call(ctx.cast(), programs, 0) };
+    }
+    SHOT
+}
+
+#[unsafe(no_mangle)]
+#[unsafe(link_section = "classifier")]
+extern "C" fn bench_tc_run4(ctx: *mut SkBuff) -> i32 {
+    run_tc::<Ipv4>(ctx)
+}
+
+#[unsafe(no_mangle)]
+#[unsafe(link_section = "classifier")]
+extern "C" fn bench_tc_run6(ctx: *mut SkBuff) -> i32 {
+    run_tc::<Ipv6>(ctx)
+}
+
+/// What a run costs without any program: a TC one.
+#[unsafe(no_mangle)]
+#[unsafe(link_section = "classifier")]
+extern "C" fn bench_tc_noop(_ctx: *mut SkBuff) -> i32 {
+    0
 }
 
 /// The same with the kernel's packet structure: what the stack costs that is
@@ -157,13 +290,7 @@ struct SkBuff {
 extern "C" fn bench_tc_floor(ctx: *mut SkBuff) -> i32 {
     const UNSPEC: i32 = -1;
     let Some(floor) = BENCH_FLOOR.get(0) else { return UNSPEC };
-    // SAFETY: the context is this program's.
-    let (start, end) = unsafe { ((*ctx).data as usize, (*ctx).data_end as usize) };
-    if start + size_of::<Ethernet>() > end {
-        return UNSPEC;
-    }
-    // SAFETY: the octets lie in the packet, which is this program's alone.
-    let ethernet = unsafe { &mut *(start as *mut Ethernet) };
+    let Some(ethernet) = at::<Ethernet>(SkBuff::ends(ctx)) else { return UNSPEC };
     if !matches!(ethernet.kind.get(), Ipv4::ETHERTYPE | Ipv6::ETHERTYPE) {
         return UNSPEC;
     }
@@ -172,14 +299,20 @@ extern "C" fn bench_tc_floor(ctx: *mut SkBuff) -> i32 {
     unsafe { helpers::bpf_redirect(floor.ifindex, 0) as i32 }
 }
 
+/// Whether it is of the bench, and not what hosts say among themselves.
+#[inline(always)]
+fn is_ours<I: Ip>(ip: &I) -> bool {
+    matches!(ip.protocol(), TCP | UDP)
+}
+
 /// Counts the replies that reach the client.
 #[unsafe(no_mangle)]
 #[unsafe(link_section = "xdp")]
 extern "C" fn bench_client(ctx: *mut xdp_md) -> u32 {
     let Some(count) = BENCH_REPLIES.get_ptr_mut(0) else { return xdp_action::XDP_ABORTED };
     let is_reply = match view::<Ethernet>(ctx).map(|ethernet| ethernet.kind.get()) {
-        Some(Ipv4::ETHERTYPE) => view::<Frame<Ipv4>>(ctx).is_some_and(|f| f.ip.protocol() == TCP),
-        Some(Ipv6::ETHERTYPE) => view::<Frame<Ipv6>>(ctx).is_some_and(|f| f.ip.protocol() == TCP),
+        Some(Ipv4::ETHERTYPE) => view::<Frame<Ipv4>>(ctx).is_some_and(|f| is_ours(&f.ip)),
+        Some(Ipv6::ETHERTYPE) => view::<Frame<Ipv6>>(ctx).is_some_and(|f| is_ours(&f.ip)),
         _ => false,
     };
     if !is_reply {
@@ -204,10 +337,11 @@ fn sink<I: Ip>(ctx: *mut xdp_md) -> u32 {
     let Some(counts) = BENCH_COUNTS.get_ptr_mut(0) else { return xdp_action::XDP_ABORTED };
     // SAFETY: the element is this CPU's own.
     let counts = unsafe { &mut *counts };
-    let kind = if expectation.tunnel.count == 0 {
-        plain::<I>(ctx, expectation)
-    } else {
-        tunnelled::<I>(ctx, expectation)
+    let kind = match (expectation.tunnel.count, expectation.carrier_len) {
+        (0, _) => plain::<I>(ctx, expectation),
+        (_, 0) => tunnelled::<I, 0>(ctx, expectation),
+        (_, 4) => tunnelled::<I, 4>(ctx, expectation),
+        _ => tunnelled::<I, 12>(ctx, expectation),
     };
     match kind {
         Kind::Right => {
@@ -229,24 +363,26 @@ fn sink<I: Ip>(ctx: *mut xdp_md) -> u32 {
 #[inline(always)]
 fn plain<I: Ip>(ctx: *mut xdp_md, expectation: &Expectation) -> Kind {
     let Some(Frame { ethernet, ip, tcp }) = view::<Frame<I>>(ctx) else { return Kind::Other };
-    if ethernet.kind.get() != I::ETHERTYPE || ip.protocol() != TCP {
+    if ethernet.kind.get() != I::ETHERTYPE || !is_ours(ip) {
         return Kind::Other;
     }
     judge(ip, tcp, expectation)
 }
 
 #[inline(always)]
-fn tunnelled<I: Ip>(ctx: *mut xdp_md, expectation: &Expectation) -> Kind {
-    let Some(Tunnelled { ethernet, outer, ip, tcp }) = view::<Tunnelled<I>>(ctx) else {
+fn tunnelled<I: Ip, const N: usize>(ctx: *mut xdp_md, expectation: &Expectation) -> Kind {
+    let Some(Tunnelled { ethernet, outer, carrier, ip, tcp }) = view::<Tunnelled<I, N>>(ctx) else {
         return Kind::Other;
     };
-    let is_ours = outer.protocol() == I::INSIDE || outer.protocol() == TCP;
-    if ethernet.kind.get() != I::ETHERTYPE || !is_ours {
+    let protocol = u32::from(outer.protocol());
+    let is_tunnel = outer.protocol() == I::INSIDE || outer.protocol() == GRE;
+    if ethernet.kind.get() != I::ETHERTYPE || !(is_tunnel || is_ours(outer)) {
         return Kind::Other;
     }
-    if outer.protocol() != I::INSIDE
+    if protocol != expectation.outer
         || u32::from(outer.ttl()) != expectation.ttl
         || !expectation.tunnel.takes(outer)
+        || carrier.last_chunk::<4>().is_some_and(|last| *last != expectation.carrier)
         || expectation.thorough != 0 && !outer.is_sound()
     {
         return Kind::Wrong;
@@ -256,7 +392,7 @@ fn tunnelled<I: Ip>(ctx: *mut xdp_md, expectation: &Expectation) -> Kind {
 
 #[inline(always)]
 fn judge<I: Ip>(ip: &I, tcp: &Tcp, expectation: &Expectation) -> Kind {
-    let is_right = ip.protocol() == TCP
+    let is_right = u32::from(ip.protocol()) == expectation.protocol
         && u32::from(ip.ttl()) == expectation.ttl
         && expectation.to.takes(ip)
         && u32::from(tcp.destination.get()) == expectation.port
@@ -264,10 +400,10 @@ fn judge<I: Ip>(ip: &I, tcp: &Tcp, expectation: &Expectation) -> Kind {
     if is_right { Kind::Right } else { Kind::Wrong }
 }
 
-/// Whether the checksum is right; there is nothing behind the header.
+/// Whether the checksum is right; behind the header there are zeros only.
 #[inline(always)]
 fn is_sound<I: Ip>(ip: &I, tcp: &Tcp) -> bool {
-    let len = (size_of::<Tcp>() as u16).to_be();
+    let len = ip.payload_len().to_be();
     tcp.sum().add16(ip.pseudo_sum().fold()).add16(len).checksum() == 0
 }
 

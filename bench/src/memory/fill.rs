@@ -12,43 +12,18 @@ use super::charged::Charge;
 use crate::daemon::Daemon;
 use crate::director::BPF_FS;
 use crate::machine::{CpuTime, on_one_cpu};
-use crate::packet::{Addresses, DEST_PORT, DESTS, Order, PORT, Phase, frame_len, plan};
+use crate::mode::Method;
+use crate::packet::{Addresses, DESTS, Order, PORT, Phase, Traffic, plan};
 use crate::programs::Programs;
 use crate::rig::{Entry, Rig, inside};
 
 /// As long as a connection that nobody answers lives: after that, those of the first packets
 /// would be gone.
 const PATIENCE: Duration = Duration::from_secs(55);
-
-/// How destinations get their packets.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Method {
-    /// Masquerading.
-    Nat,
-    /// Direct routing.
-    Dr,
-    /// An IP-in-IP tunnel.
-    Ipip,
-}
-
-impl Method {
-    pub(crate) const fn name(self) -> &'static str {
-        match self {
-            Self::Nat => "nat",
-            Self::Dr => "dr",
-            Self::Ipip => "ipip",
-        }
-    }
-
-    /// As ipvsadm has it, and the port of destinations.
-    const fn option(self) -> (&'static str, u16) {
-        match self {
-            Self::Nat => ("-m", DEST_PORT),
-            Self::Dr => ("-g", PORT),
-            Self::Ipip => ("-i", PORT),
-        }
-    }
-}
+/// How long packets may be under way after the last was sent.
+const UNDER_WAY: Duration = Duration::from_millis(200);
+/// Packets at once, as many as the ring of a plane in user space takes.
+const SHARE: u32 = 2048;
 
 /// A daemon on a rig, and what fills it.
 pub(crate) struct Filled {
@@ -99,24 +74,43 @@ impl Filled {
 
     /// Opens that many connections; returns why the table may not be believed to hold them.
     pub(crate) fn fill(&mut self, connections: u32) -> Result<Option<String>> {
-        let Self { daemon, programs, rig, .. } = self;
-        let plan = plan(&rig.addresses, rig.macs()?, Phase::Open, connections, Order::Sequence);
-        let length = frame_len(rig.addresses.family);
+        // A plane in user space may lose packets that come faster than it works.
+        let at_once = if self.daemon.pins().is_some() { connections } else { SHARE };
         let deadline = Instant::now() + PATIENCE;
+        for first in (0..connections).step_by(usize::try_from(at_once)?) {
+            let flows = at_once.min(connections - first);
+            while !on_one_cpu(|| self.send(first, flows))? {
+                if Instant::now() > deadline {
+                    return Ok(Some(format!("packets from the {first}th on are lost each time")));
+                }
+            }
+        }
+        let there = self.daemon.connections()?;
+        Ok((there != u64::from(connections))
+            .then(|| format!("{there} of {connections} connections are there")))
+    }
+
+    /// Sends a packet that opens a connection for each of these flows; returns whether all
+    /// have arrived.
+    fn send(&mut self, first: u32, flows: u32) -> Result<bool> {
+        let Self { programs, rig, .. } = self;
+        let family = rig.addresses.family;
+        let traffic =
+            Traffic { first, ..Traffic::new(family, Phase::Open, flows, Order::Sequence) };
+        let plan = plan(&rig.addresses, rig.macs()?, &traffic);
+        let before = programs.counts()?;
+        inside(&rig.clients, || programs.send(&rig.client_link, &plan, flows).map(drop))?;
+        let deadline = Instant::now() + UNDER_WAY;
         loop {
-            on_one_cpu(|| {
-                let send = || programs.send(&rig.client_link, &plan, length, connections);
-                inside(&rig.clients, send).map(drop)
-            })?;
-            // A plane in user space may lose packets, as they come faster than it works: then
-            // they are sent again. It has taken what it takes when it answers.
-            let there = daemon.connections()?;
-            if there == u64::from(connections) {
-                return Ok(None);
+            // Right or wrong: what the sink is to expect it was not told.
+            let counts = programs.counts()?.since(before);
+            if counts.right + counts.wrong >= u64::from(flows) {
+                return Ok(true);
             }
-            if daemon.pins().is_some() || Instant::now() > deadline {
-                return Ok(Some(format!("{there} of {connections} connections are there")));
+            if Instant::now() > deadline {
+                return Ok(false);
             }
+            std::thread::sleep(Duration::from_micros(200));
         }
     }
 
@@ -127,11 +121,11 @@ impl Filled {
 }
 
 fn rules(addresses: &Addresses, method: Method) -> String {
-    let (option, port) = method.option();
+    let (options, port) = (method.options(), method.port());
     let at = |address: std::net::IpAddr, port| std::net::SocketAddr::new(address, port);
     let service = at(addresses.vip, PORT);
     let dests = (0..DESTS).map(|number| {
-        format!("-a -t {service} -r {} {option} -w 1\n", at(addresses.dest(number), port))
+        format!("-a -t {service} -r {} {options} -w 1\n", at(addresses.dest(number), port))
     });
     std::iter::once(format!("-A -t {service} -s rr\n")).chain(dests).collect()
 }

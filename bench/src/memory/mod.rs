@@ -12,10 +12,11 @@ use std::time::Duration;
 use anyhow::{Context as _, Result, ensure};
 use ipvs_core::addr::Family;
 
+use crate::mode::Method;
 use crate::say;
 use crate::sheet::Sheet;
 use charged::Accounts;
-use fill::{Filled, Method};
+use fill::Filled;
 
 /// Octets that a connection takes, by method and family, and what a table of connections
 /// costs while no packet comes.

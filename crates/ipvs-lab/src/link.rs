@@ -289,13 +289,14 @@ pub struct End<'a> {
     namespace: &'a Namespace,
     name: &'a str,
     mac: Option<MacAddr>,
+    queues: Option<u32>,
 }
 
 impl<'a> End<'a> {
     /// An end called `name` in `namespace`, with an Ethernet address of the kernel's choice.
     #[must_use]
     pub fn new(namespace: &'a Namespace, name: &'a str) -> Self {
-        Self { namespace, name, mac: None }
+        Self { namespace, name, mac: None, queues: None }
     }
 
     /// Gives the end an Ethernet address.
@@ -304,10 +305,19 @@ impl<'a> End<'a> {
         Self { mac: Some(mac), ..self }
     }
 
+    /// Gives the end so many queues in either direction, each of which another CPU may serve;
+    /// otherwise it has one.
+    #[must_use]
+    pub fn queues(self, queues: u32) -> Self {
+        Self { queues: Some(queues), ..self }
+    }
+
     fn attributes(&self, mtu: Option<u32>) -> Vec<LinkAttribute> {
         let mut attributes = vec![LinkAttribute::IfName(self.name.to_owned())];
         attributes.extend(self.mac.map(|mac| LinkAttribute::Address(mac.0.to_vec())));
         attributes.extend(mtu.map(LinkAttribute::Mtu));
+        attributes.extend(self.queues.map(LinkAttribute::NumTxQueues));
+        attributes.extend(self.queues.map(LinkAttribute::NumRxQueues));
         attributes
     }
 }
