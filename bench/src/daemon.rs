@@ -121,6 +121,20 @@ impl Daemon {
         listed_connections(&String::from_utf8(listing.stdout)?)
     }
 
+    /// How many connections its services have ever had; made every two seconds.
+    pub(crate) fn ever_connected(&self) -> Result<u64> {
+        let listing = self.adm().args(["-Ln", "--stats", "--exact"]).output()?;
+        ensure!(listing.status.success(), "ipvsadm -Ln --stats: {}", listing.status);
+        let text = String::from_utf8(listing.stdout)?;
+        let mut sum = 0;
+        for line in text.lines().filter(|line| line.starts_with("TCP ") || line.starts_with("UDP "))
+        {
+            let column = line.split_whitespace().nth(2);
+            sum += column.with_context(|| format!("a listing with `{line}`"))?.parse::<u64>()?;
+        }
+        Ok(sum)
+    }
+
     /// Ends it; nothing is left.
     pub(crate) fn stop(mut self) -> Result<()> {
         ensure!(self.child.terminate(GRACE)?, "the daemon does not end");

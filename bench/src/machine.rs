@@ -100,6 +100,26 @@ impl CpuTime {
     }
 }
 
+/// The CPU time of all threads of a process.
+pub(crate) fn process_time(id: u32) -> Result<Duration> {
+    let mut sum = Duration::ZERO;
+    for thread in fs::read_dir(format!("/proc/{id}/task"))? {
+        // A thread may end meanwhile.
+        sum += schedstat(&thread?.path().join("schedstat"), 0).unwrap_or_default();
+    }
+    Ok(sum)
+}
+
+/// A time of the scheduler's: the first is how long a thread had a CPU, the second how long it
+/// was ready and had none.
+pub(crate) fn schedstat(path: &Path, number: usize) -> Result<Duration> {
+    let text =
+        fs::read_to_string(path).with_context(|| format!("cannot read {}", path.display()))?;
+    let word = text.split_whitespace().nth(number);
+    let nanos = word.with_context(|| format!("{}: {text}", path.display()))?.parse()?;
+    Ok(Duration::from_nanos(nanos))
+}
+
 /// The CPUs that this thread may run on.
 pub(crate) fn cpus() -> Result<Vec<usize>> {
     let allowed = sched_getaffinity(None)?;

@@ -13,6 +13,7 @@ mod mode;
 mod packet;
 mod program;
 mod programs;
+mod proxy;
 mod report;
 mod rig;
 mod scale;
@@ -50,6 +51,8 @@ enum Task {
     Connect(connect::Options),
     /// Two CPUs against one
     Scale(scale::Options),
+    /// What real programs see through us and through others
+    ProxyView(proxy::Options),
     /// Octets that a connection takes, and what very many cost while nothing moves
     Memory(memory::Options),
 }
@@ -90,6 +93,7 @@ fn run_task(task: &Task, out: &mut Vec<u8>) -> Result<()> {
         Task::Program(options) => program::run_task(options, out),
         Task::Connect(options) => connect::run_task(options, out),
         Task::Scale(options) => scale::run_task(options, out),
+        Task::ProxyView(options) => proxy::run_task(options, out),
         Task::Memory(options) => memory::run_task(options, out),
     }
 }
@@ -98,7 +102,7 @@ fn run_task(task: &Task, out: &mut Vec<u8>) -> Result<()> {
 fn smoke() -> Result<()> {
     let mut failed = Vec::new();
     // The last bind this process to one CPU.
-    for suite in ["memory", "control", "scale", "program", "connect", "forward"] {
+    for suite in ["memory", "proxy-view", "control", "scale", "program", "connect", "forward"] {
         say(&format!("suite {suite}"));
         let task = Cli::try_parse_from(["bench", suite, "--smoke"])?.task.context("no suite")?;
         let mut text = Vec::new();

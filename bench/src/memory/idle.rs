@@ -1,13 +1,13 @@
 //! What a plane takes of the CPUs while no packet comes.
 
-use std::fs;
+use std::path::Path;
 use std::sync::Barrier;
 use std::thread;
 use std::time::{Duration, Instant};
 
-use anyhow::{Context as _, Result, anyhow};
+use anyhow::{Result, anyhow};
 
-use crate::machine::{cpus, take_one_cpu};
+use crate::machine::{cpus, process_time, schedstat, take_one_cpu};
 
 /// A pause that a loop which only reads the clock does not make by itself.
 const GAP: Duration = Duration::from_nanos(700);
@@ -30,7 +30,7 @@ pub(crate) struct Idle {
 pub(crate) fn look(daemon: u32, time: Duration) -> Result<Idle> {
     let cpus = cpus()?;
     let start = Barrier::new(cpus.len());
-    let before = daemon_time(daemon)?;
+    let before = process_time(daemon)?;
     let gaps = thread::scope(|scope| -> Result<Duration> {
         let start = &start;
         let watch = |cpu| scope.spawn(move || watch(cpu, time, start));
@@ -41,7 +41,7 @@ pub(crate) fn look(daemon: u32, time: Duration) -> Result<Idle> {
         joined.sum()
     })?;
     let share = |spent: Duration| spent.as_secs_f64() / time.as_secs_f64();
-    Ok(Idle { daemon: share(daemon_time(daemon)?.saturating_sub(before)), kernel: share(gaps) })
+    Ok(Idle { daemon: share(process_time(daemon)?.saturating_sub(before)), kernel: share(gaps) })
 }
 
 /// How long `cpu` was taken from this thread by interrupts.
@@ -66,24 +66,7 @@ fn watch(cpu: usize, time: Duration, start: &Barrier) -> Result<Duration> {
 
 /// How long this thread was ready and another had its CPU.
 fn waited() -> Result<Duration> {
-    nth_of_schedstat("/proc/thread-self/schedstat", 1)
-}
-
-/// The CPU time of all threads of a process.
-fn daemon_time(id: u32) -> Result<Duration> {
-    let mut sum = Duration::ZERO;
-    for thread in fs::read_dir(format!("/proc/{id}/task"))? {
-        let path = thread?.path().join("schedstat");
-        // A thread may end meanwhile.
-        sum += nth_of_schedstat(&path.to_string_lossy(), 0).unwrap_or_default();
-    }
-    Ok(sum)
-}
-
-fn nth_of_schedstat(path: &str, number: usize) -> Result<Duration> {
-    let text = fs::read_to_string(path).with_context(|| format!("cannot read {path}"))?;
-    let word = text.split_whitespace().nth(number).with_context(|| format!("{path}: {text}"))?;
-    Ok(Duration::from_nanos(word.parse()?))
+    schedstat(Path::new("/proc/thread-self/schedstat"), 1)
 }
 
 #[cfg(test)]
@@ -92,9 +75,9 @@ mod tests {
 
     #[test]
     fn a_thread_that_works_is_seen_in_the_time_of_its_process() {
-        let before = daemon_time(std::process::id()).unwrap();
+        let before = process_time(std::process::id()).unwrap();
         let start = Instant::now();
         while start.elapsed() < Duration::from_millis(20) {}
-        assert!(daemon_time(std::process::id()).unwrap() > before);
+        assert!(process_time(std::process::id()).unwrap() > before);
     }
 }
