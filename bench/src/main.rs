@@ -2,6 +2,7 @@
 //! next to the kernel's own ways of sending it on, what connections take, and what
 //! configuring very much takes.
 
+mod all;
 mod connect;
 mod control;
 mod daemon;
@@ -34,8 +35,17 @@ use nix::mount::{MsFlags, mount};
 struct Cli {
     #[command(subcommand)]
     task: Option<Task>,
-    /// One short round of every suite: does it all work?
+    /// Every suite, in less than half an hour, and what was asked held against what was measured
     #[arg(long)]
+    all: bool,
+    /// With --all: only these suites
+    #[arg(long, value_name = "SUITE,…", value_delimiter = ',', requires = "all")]
+    only: Vec<String>,
+    /// With --all: put figures, tables and pictures into bench/results
+    #[arg(long, requires = "all")]
+    json: bool,
+    /// One short round of every suite: does it all work?
+    #[arg(long, conflicts_with = "all")]
     smoke: bool,
 }
 
@@ -77,10 +87,15 @@ fn run(cli: &Cli) -> Result<()> {
     ipvs_lab::enter_private_mounts()?;
     mount(Some("bpf"), director::BPF_FS, Some("bpf"), MsFlags::empty(), None::<&str>)
         .with_context(|| format!("cannot mount a BPF file system on {}", director::BPF_FS))?;
-    let Some(task) = &cli.task else {
-        return smoke();
-    };
     let mut text = Vec::new();
+    let Some(task) = &cli.task else {
+        if cli.smoke {
+            return all::smoke();
+        }
+        let outcome = all::run(cli.json, &cli.only, &mut text);
+        print(&text)?;
+        return outcome;
+    };
     let outcome = run_task(task, &mut text);
     print(&text)?;
     outcome
@@ -96,25 +111,6 @@ fn run_task(task: &Task, out: &mut Vec<u8>) -> Result<()> {
         Task::ProxyView(options) => proxy::run_task(options, out),
         Task::Memory(options) => memory::run_task(options, out),
     }
-}
-
-/// Runs each suite as its own `--smoke` does, whatever fails on the way.
-fn smoke() -> Result<()> {
-    let mut failed = Vec::new();
-    // The last bind this process to one CPU.
-    for suite in ["memory", "proxy-view", "control", "scale", "program", "connect", "forward"] {
-        say(&format!("suite {suite}"));
-        let task = Cli::try_parse_from(["bench", suite, "--smoke"])?.task.context("no suite")?;
-        let mut text = Vec::new();
-        let outcome = run_task(&task, &mut text);
-        print(&text)?;
-        if let Err(error) = outcome {
-            say(&format!("suite {suite}: {error:#}"));
-            failed.push(suite);
-        }
-    }
-    ensure!(failed.is_empty(), "failed: {}", failed.join(", "));
-    Ok(())
 }
 
 fn print(text: &[u8]) -> Result<()> {

@@ -2,7 +2,7 @@
 
 use std::io::{self, Write};
 
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 
 use crate::machine::Machine;
 use crate::mode::Mode;
@@ -45,7 +45,7 @@ pub(crate) struct Sample {
 }
 
 /// Median, least and greatest.
-#[derive(Clone, Copy, Debug, PartialEq, Serialize)]
+#[derive(Clone, Copy, Debug, Deserialize, PartialEq, Serialize)]
 pub(crate) struct Spread {
     /// Half of the values are below, half above.
     pub(crate) median: f64,
