@@ -42,6 +42,8 @@ const TIMES: &str = "times one CPU";
 const RATE: &str = "million packets a second of CPU time";
 /// How much of the longer run both have to run at the same time.
 const TOGETHER: f64 = 0.8;
+/// How often to try that, where others have the CPUs, too.
+const ATTEMPTS: u32 = 5;
 
 /// Who has which flows.
 #[derive(Clone, Copy, Debug)]
@@ -154,23 +156,35 @@ fn compare(
     let pace = warm.iter().map(|it| it.cpu).max().unwrap_or_default() / 50_000;
     let packets = u32::try_from(time.as_nanos() / pace.as_nanos().max(1))?.max(1000);
     let rate = |ran: &Ran| f64::from(packets) / ran.cpu.as_secs_f64();
-    let [alone, together] = [&both[..1], &both[..]].map(|who| at_once(subject, who, packets));
-    let (alone, together) = match (alone?, together?) {
-        (Ok(alone), Ok(together)) => (alone, together),
-        (Err(flaw), _) | (_, Err(flaw)) => return Ok(Err(flaw)),
-    };
-    let begin = together.iter().map(|it| it.begin).max();
-    let end = together.iter().map(|it| it.end).min();
-    let longest = together.iter().map(|it| it.end.duration_since(it.begin)).max();
-    let overlap = end.zip(begin).map(|(end, begin)| end.saturating_duration_since(begin));
-    let share = overlap
-        .zip(longest)
-        .map_or(0.0, |(overlap, longest)| overlap.as_secs_f64() / longest.as_secs_f64());
-    if strictly && share < TOGETHER {
-        let share = share * 100.0;
-        return Ok(Err(format!("both CPUs were at it in {share:.0} % of the time only")));
+    let mut attempts = 0;
+    loop {
+        let [alone, together] = [&both[..1], &both[..]].map(|who| at_once(subject, who, packets));
+        let (alone, together) = match (alone?, together?) {
+            (Ok(alone), Ok(together)) => (alone, together),
+            (Err(flaw), _) | (_, Err(flaw)) => return Ok(Err(flaw)),
+        };
+        let share = share_together(&together);
+        if !strictly || share >= TOGETHER {
+            return Ok(Ok([alone.iter().map(rate).sum(), together.iter().map(rate).sum()]));
+        }
+        // Somebody else had one of the CPUs: that is no fault of ours, but no figure either.
+        attempts += 1;
+        if attempts == ATTEMPTS {
+            let share = share * 100.0;
+            return Ok(Err(format!("both CPUs were at it in {share:.0} % of the time only")));
+        }
     }
-    Ok(Ok([alone.iter().map(rate).sum(), together.iter().map(rate).sum()]))
+}
+
+/// In how much of the longest run all were running.
+fn share_together(ran: &[Ran]) -> f64 {
+    let begin = ran.iter().map(|it| it.begin).max();
+    let end = ran.iter().map(|it| it.end).min();
+    let longest = ran.iter().map(|it| it.end.duration_since(it.begin)).max();
+    let overlap = end.zip(begin).map(|(end, begin)| end.saturating_duration_since(begin));
+    overlap
+        .zip(longest)
+        .map_or(0.0, |(overlap, longest)| overlap.as_secs_f64() / longest.as_secs_f64())
 }
 
 /// What a CPU spent, and when.
