@@ -2,6 +2,7 @@
 //! loads them, so that users of ipvs-rs need stable Rust and nothing else.
 
 mod gate;
+mod growth;
 mod sources;
 mod stack;
 mod toolchain;
@@ -32,6 +33,8 @@ struct Object {
     binary: &'static str,
     path: &'static str,
     hash: &'static str,
+    /// Where it is recorded how long its programs are.
+    instructions: &'static str,
     /// Folders whose files are compiled into it.
     folders: &'static [&'static str],
 }
@@ -42,6 +45,7 @@ const OBJECTS: [Object; 2] = [
         binary: "ipvs",
         path: "crates/ipvs-plane/src/bpf/ipvs.bpf.o",
         hash: "crates/ipvs-plane/src/bpf/ipvs.bpf.o.sha256-of-sources",
+        instructions: "crates/ipvs-plane/src/bpf/ipvs.bpf.o.instructions",
         folders: &["bpf", "crates/ipvs-core/src", "crates/ipvs-wire/src"],
     },
     Object {
@@ -49,6 +53,7 @@ const OBJECTS: [Object; 2] = [
         binary: "bench",
         path: "bench/src/programs/bench.bpf.o",
         hash: "bench/src/programs/bench.bpf.o.sha256-of-sources",
+        instructions: "bench/src/programs/bench.bpf.o.instructions",
         folders: &["bench/bpf", "crates/ipvs-wire/src"],
     },
 ];
@@ -93,6 +98,7 @@ impl Object {
         fs::write(root.join(self.hash), format!("{hash}\n"))
             .with_context(|| format!("cannot write {}", self.hash))?;
         say(&format!("{}: {} octets", self.path, fs::metadata(&place)?.len()));
+        growth::record(root, self.instructions, &fs::read(&place)?)?;
         if stats { tell(&toolchain, &place) } else { Ok(()) }
     }
 
@@ -104,6 +110,7 @@ impl Object {
             bail!("{name} is older than its sources: run `cargo xtask bpf` and commit the object");
         }
         say(&format!("{name} is as new as its sources"));
+        growth::check(root, self.instructions, &fs::read(root.join(name))?)?;
         let toolchain = match Toolchain::ready(root) {
             Ok(toolchain) => toolchain,
             Err(error) => {

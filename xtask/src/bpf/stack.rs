@@ -27,6 +27,7 @@ struct Function {
     name: String,
     /// Octets of stack.
     stack: u32,
+    instructions: usize,
     calls: BTreeSet<Place>,
 }
 
@@ -66,6 +67,31 @@ pub(super) fn chains(object: &[u8]) -> Result<Vec<Chain>> {
     let text = file.section_by_name(".text").map(|section| section.index().0);
     let programs = functions.keys().filter(|(section, _)| Some(*section) != text);
     Ok(programs.map(|place| deepest(&functions, *place, &mut Vec::new())).collect())
+}
+
+/// How many instructions each program has, with every function that it calls or has called
+/// back, each once.
+pub(super) fn instructions(object: &[u8]) -> Result<BTreeMap<String, usize>> {
+    let file = ElfFile64::<object::LittleEndian>::parse(object).context("no ELF file")?;
+    let functions = functions(&file)?;
+    let text = file.section_by_name(".text").map(|section| section.index().0);
+    let programs = functions.iter().filter(|((section, _), _)| Some(*section) != text);
+    let count = |(place, program): (&Place, &Function)| {
+        let reached = reached(&functions, *place);
+        let sum = reached.iter().filter_map(|it| functions.get(it)).map(|it| it.instructions).sum();
+        (program.name.clone(), sum)
+    };
+    Ok(programs.map(count).collect())
+}
+
+fn reached(functions: &BTreeMap<Place, Function>, from: Place) -> BTreeSet<Place> {
+    let (mut reached, mut next) = (BTreeSet::new(), vec![from]);
+    while let Some(place) = next.pop() {
+        if reached.insert(place) {
+            next.extend(functions.get(&place).into_iter().flat_map(|it| &it.calls));
+        }
+    }
+    reached
 }
 
 fn functions(file: &ElfFile64<'_, object::LittleEndian>) -> Result<BTreeMap<Place, Function>> {
@@ -150,7 +176,8 @@ fn read(
             calls.insert((section, address.wrapping_add_signed(behind)));
         }
     }
-    Function { name, stack: lowest.unsigned_abs(), calls }
+    let instructions = code.len() / INSTRUCTION;
+    Function { name, stack: lowest.unsigned_abs(), instructions, calls }
 }
 
 fn deepest(functions: &BTreeMap<Place, Function>, at: Place, above: &mut Vec<Place>) -> Chain {
@@ -180,10 +207,34 @@ mod tests {
     }
 
     #[test]
+    fn a_program_counts_with_what_it_calls_each_once() {
+        let counts = instructions(OBJECT).unwrap();
+        let file = ElfFile64::<object::LittleEndian>::parse(OBJECT).unwrap();
+        let own = |name: &str| functions(&file).unwrap().into_values().find(|it| it.name == name);
+        let program = own("ipvs_xdp").unwrap();
+        assert!(counts["ipvs_xdp"] >= program.instructions);
+        assert!(counts.values().sum::<usize>() > 1000);
+
+        let function = |calls: &[Place]| Function {
+            name: String::new(),
+            stack: 0,
+            instructions: 10,
+            calls: calls.iter().copied().collect(),
+        };
+        let circle = BTreeMap::from([
+            ((1, 0), function(&[(2, 0), (2, 8)])),
+            ((2, 0), function(&[(2, 8)])),
+            ((2, 8), function(&[(2, 0)])),
+        ]);
+        assert_eq!(reached(&circle, (1, 0)).len(), 3);
+    }
+
+    #[test]
     fn a_chain_counts_every_function_once_and_rounded_up() {
         let function = |stack: u32, calls: &[Place]| Function {
             name: stack.to_string(),
             stack,
+            instructions: 1,
             calls: calls.iter().copied().collect(),
         };
         let functions = BTreeMap::from([
