@@ -146,12 +146,13 @@ pub struct Effective {
 
 /// Whether a destination is believed to be up before it was checked, by the weight that it is
 /// configured with and the one with which it runs.
-pub fn is_presumed_up(initial: Initial, configured: i32, runs_with: Option<i32>) -> bool {
+pub fn is_presumed_up(health: &Health, configured: i32, runs_with: Option<i32>) -> bool {
     match runs_with {
-        // Who gets connections goes on getting them, and who gets none has to show first, unless
-        // that is what is wanted of it.
-        Some(weight) => weight > 0 || configured <= 0,
-        None => initial == Initial::Up,
+        // Who gets connections goes on getting them, and none are what is wanted of some.
+        Some(weight) if weight > 0 || configured <= 0 => true,
+        // So it is kept while it is down.
+        Some(_) if health.on_failure == OnFailure::Inhibit => false,
+        _ => health.initial == Initial::Up,
     }
 }
 
@@ -171,7 +172,7 @@ pub fn effective(
         }
         let known = standings.dests.get(&(service.key, *dest)).copied();
         known.unwrap_or_else(|| Standing {
-            up: is_presumed_up(health.initial, spec.weight, runs_with(dest)),
+            up: is_presumed_up(health, spec.weight, runs_with(dest)),
             weight: Weight::Configured,
         })
     };

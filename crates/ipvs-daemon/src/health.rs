@@ -62,7 +62,7 @@ impl Health {
                 let known = self.checked.standings.dests.get(&(service.key, *dest));
                 let runs_with = weights.get(&(service.key, *dest)).copied();
                 let presumed_up = known.map_or_else(
-                    || is_presumed_up(service.health.initial, spec.weight, runs_with),
+                    || is_presumed_up(&service.health, spec.weight, runs_with),
                     |known| known.up,
                 );
                 for (position, check) in service.health.checks_of(dest).iter().enumerate() {
