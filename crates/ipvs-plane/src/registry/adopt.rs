@@ -11,10 +11,10 @@ use ipvs_core::settings::Settings;
 use ipvs_core::time::Instant;
 
 use super::addrs::Addrs;
-use super::apply::counted;
 use super::drains::Drains;
 use super::estimates::Estimates;
 use super::ids::{Ids, Runs};
+use super::in_settings::counted;
 use super::marks::Marks;
 use super::own::Own;
 use super::trash::Trash;

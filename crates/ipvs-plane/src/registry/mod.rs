@@ -13,6 +13,7 @@ mod deleted;
 mod drains;
 mod estimates;
 mod ids;
+mod in_settings;
 mod marks;
 mod measure;
 mod own;
