@@ -23,6 +23,9 @@ pub(crate) fn service_tables(text: &mut String, service: &ServiceKey, health: &H
             keys.push((key, number.to_string()));
         }
     }
+    if !health.slow_start.is_zero() {
+        keys.push(("slow_start", quoted(&time(health.slow_start))));
+    }
     if !keys.is_empty() {
         head(text, "[service.health]");
     }

@@ -83,12 +83,16 @@ pub(crate) struct Dest {
 }
 
 #[derive(Debug, Deserialize)]
-#[serde(deny_unknown_fields, expecting = "a table with on_failure, initial, quorum or hysteresis")]
+#[serde(
+    deny_unknown_fields,
+    expecting = "a table with on_failure, initial, quorum, hysteresis or slow_start"
+)]
 pub(crate) struct Health {
     pub(crate) on_failure: Option<Text>,
     pub(crate) initial: Option<Text>,
     pub(crate) quorum: Option<Spanned<u32>>,
     pub(crate) hysteresis: Option<Spanned<u32>>,
+    pub(crate) slow_start: Option<Text>,
 }
 
 /// The keys of all types of checks; which has which is seen when it is read.

@@ -2,6 +2,7 @@
 //! gets connections, with which weight.
 
 use std::collections::{HashMap, HashSet};
+use std::time::Duration;
 
 use ipvs_core::dest::{DestKey, DestSpec};
 use ipvs_core::service::ServiceKey;
@@ -25,6 +26,8 @@ pub struct Health {
     pub quorum: u32,
     /// How much the weight has to be above or below the quorum to gain or lose it.
     pub hysteresis: u32,
+    /// How long a destination that comes up takes to get its whole weight; zero for no time.
+    pub slow_start: Duration,
     /// Who gets all connections while there is no quorum.
     pub sorry_server: Option<(DestKey, DestSpec)>,
 }
@@ -108,6 +111,9 @@ pub struct Standings {
     /// Destinations that are drained: one that fails keeps its place, since it is to be drained
     /// still when it passes again.
     pub drained: HashSet<(ServiceKey, DestKey)>,
+    /// Destinations that have come up lately, with how many percent of their weight they have
+    /// so far.
+    pub warming: HashMap<(ServiceKey, DestKey), u32>,
 }
 
 impl Standings {
@@ -118,10 +124,12 @@ impl Standings {
         let dests = keys.filter_map(|key| Some((key, *self.dests.get(&key)?)));
         let quorum = self.quorums.get(&service.key).map(|has| (service.key, *has));
         let drained = self.drained.iter().filter(|(key, _)| *key == service.key).copied();
+        let warming = self.warming.iter().filter(|((key, _), _)| *key == service.key);
         Self {
             dests: dests.collect(),
             quorums: quorum.into_iter().collect(),
             drained: drained.collect(),
+            warming: warming.map(|(key, percent)| (*key, *percent)).collect(),
         }
     }
 }
@@ -192,7 +200,9 @@ pub fn effective(
     let mut dests: Vec<_> = sorry.into_iter().collect();
     for ((key, spec), standing) in all() {
         if standing.up && sorry.is_none() {
-            let weight = standing.weight.of(spec.weight);
+            let warmth = standings.warming.get(&(service.key, *key));
+            let warmth = warmth.map_or(Weight::Configured, |percent| Weight::Percent(*percent));
+            let weight = warmth.of(standing.weight.of(spec.weight));
             dests.push((*key, DestSpec { weight, ..*spec }));
         } else if health.on_failure == OnFailure::Inhibit
             || standings.drained.contains(&(service.key, *key))
@@ -306,8 +316,11 @@ mod tests {
         let quorums = quorum.into_iter().map(|has| (service.key, has)).collect();
         let drained = drained.and_then(|place| service.dests.get(place));
         let drained = drained.map(|(dest, _)| (service.key, *dest)).into_iter().collect();
-        let Effective { dests, quorum } =
-            effective(service, &Standings { dests, quorums, drained }, &|_| None);
+        let Effective { dests, quorum } = effective(
+            service,
+            &Standings { dests, quorums, drained, ..Standings::default() },
+            &|_| None,
+        );
         let mut said: Vec<_> = dests
             .iter()
             .map(|(dest, spec)| format!("{}:{}", dest.addr.octets()[3], spec.weight))
@@ -315,6 +328,25 @@ mod tests {
         said.sort();
         let said = format!("{}{}", if quorum { "" } else { "!" }, said.join(" "));
         assert_eq!(said, expect, "{standings}");
+    }
+
+    #[test]
+    fn who_comes_up_slowly_has_a_part_of_its_weight_and_counts_wholly_for_the_quorum() {
+        let service = service("quorum = 5\nslow_start = \"1m\"");
+        assert_eq!(service.health.slow_start, Duration::from_mins(1));
+        let mut standings = Standings::default();
+        for (dest, _) in &service.dests {
+            let up = Standing { up: true, weight: Weight::Configured };
+            standings.dests.insert((service.key, *dest), up);
+        }
+        let mut weights = |percent| {
+            let first = service.dests.first().map(|(dest, _)| (service.key, *dest)).unwrap();
+            standings.warming.insert(first, percent);
+            let shall = effective(&service, &standings, &|_| None);
+            assert!(shall.quorum, "{shall:?}");
+            shall.dests.iter().map(|(_, spec)| spec.weight).collect::<Vec<_>>()
+        };
+        assert_eq!([weights(1), weights(51), weights(100)], [[1, 2, 2], [2, 2, 2], [2, 2, 2]]);
     }
 
     #[test]

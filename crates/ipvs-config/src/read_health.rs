@@ -90,6 +90,9 @@ fn policy(health: &mut Health, given: &file::Health) -> Read<()> {
             return wrong(hysteresis, "the hysteresis is not below the quorum");
         }
     }
+    if let Some(given) = &given.slow_start {
+        health.slow_start = time(given, Duration::from_secs(1))?;
+    }
     Ok(())
 }
 

@@ -90,7 +90,7 @@ const HEALTH: [&str; 6] = [
      status = [204, \"300-399\"]\ninterval = \"1500ms\"\nmark = 7\n\
      dampening = { falls = 3, within = \"5m\", hold = \"1m\" }\n\
      [service.sorry_server]\naddress = \"SORRY\"\nmethod = \"tunnel\"\n",
-    "[service.health]\ninitial = \"up\"\n\
+    "[service.health]\ninitial = \"up\"\nslow_start = \"90s\"\n\
      [[service.check]]\ntype = \"https\"\nport = 443\nverify = false\nsni = \"a.example\"\n\
      [[service.check]]\ntype = \"tcp\"\nport = 9\njitter = 0\nrise = 1\nfall = 1\n",
     "[[service.check]]\ntype = \"tls\"\nport = 443\ndays = 9\nca_file = \"/ca.pem\"\n\
@@ -215,6 +215,9 @@ proptest! {
                     let weight = [Weight::Configured, Weight::Percent(50), Weight::Exactly(9)];
                     let standing = Standing { up, weight: weight[usize::from(host % 3)] };
                     checked.standings.dests.insert((service.key, *dest), standing);
+                    if host & 1 == 1 {
+                        checked.standings.warming.insert((service.key, *dest), u32::from(host));
+                    }
                 }
                 let quorum = effective(service, &checked.standings, &|_| None).quorum;
                 checked.standings.quorums.insert(service.key, quorum);

@@ -254,6 +254,15 @@ pub enum Health<'a> {
         /// The weight that it asks for, if it does.
         asks: Option<AsksFor>,
     },
+    /// A destination has come up lately.
+    Warming {
+        /// Of this service.
+        service: ServiceKey,
+        /// Which.
+        dest: DestKey,
+        /// How many percent of its weight it has so far.
+        percent: u32,
+    },
     /// How one of the checks of a destination stands.
     Check(CheckStatus<'a>),
 }

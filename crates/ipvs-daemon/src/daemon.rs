@@ -239,7 +239,7 @@ impl Daemon {
             if !self.director.is_running() {
                 return Err(DaemonError::PlaneEnded);
             }
-            self.director.retry_health();
+            self.director.retry_health(now);
             self.director.plane().tick();
             manager::tell_alive();
             self.next_tick = now + TICK;

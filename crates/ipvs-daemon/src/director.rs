@@ -84,7 +84,8 @@ impl Director {
     }
 
     /// Whether something was found of the health of destinations that had no consequences yet.
-    pub(crate) fn retry_health(&mut self) {
+    pub(crate) fn retry_health(&mut self, now: Instant) {
+        self.health.go_on_warming(now);
         if self.health.is_unsettled() {
             self.look_after_health();
         }

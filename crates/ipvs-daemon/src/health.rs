@@ -6,7 +6,7 @@
 
 use std::collections::{HashMap, HashSet};
 use std::os::fd::{AsFd as _, BorrowedFd};
-use std::time::SystemTime;
+use std::time::{Instant, SystemTime};
 
 use ipvs_config::health::{Checked, Standing, Standings, Weight, effective, is_presumed_up};
 use ipvs_config::{Service, words};
@@ -35,8 +35,11 @@ pub(crate) struct Health {
     checks: Option<Checks>,
     /// Services that have to be looked at again: an edit was refused.
     unsettled: HashSet<ServiceKey>,
-    /// Services whose drains were edited, which have to be looked at, too.
-    drained: HashSet<ServiceKey>,
+    /// Services whose drains were edited, or that have a destination which may have more of its
+    /// weight by now: they have to be looked at, too.
+    touched: HashSet<ServiceKey>,
+    /// Since when destinations are up that have come up lately.
+    warming: HashMap<(ServiceKey, DestKey), Instant>,
 }
 
 impl Health {
@@ -82,9 +85,10 @@ impl Health {
             (target.key, before.copied().unwrap_or(presumed))
         });
         self.stands = stands.collect();
-        let quorums = std::mem::take(&mut self.checked.standings.quorums);
+        let Standings { quorums, warming, .. } = std::mem::take(&mut self.checked.standings);
         self.checked = checked;
         self.checked.standings.quorums = quorums;
+        self.checked.standings.warming = warming;
         self.unsettled.clear();
         let Checked { services, standings } = &mut self.checked;
         standings.quorums.retain(|key, _| services.contains_key(key));
@@ -115,7 +119,7 @@ impl Health {
     /// theirs were refused before.
     pub(crate) fn turned(&mut self) -> Vec<(ServiceKey, bool)> {
         let refused = std::mem::take(&mut self.unsettled);
-        let mut services = std::mem::take(&mut self.drained);
+        let mut services = std::mem::take(&mut self.touched);
         services.extend(&refused);
         let turns = self.checks.as_ref().map(Checks::turns).unwrap_or_default();
         for turn in turns {
@@ -161,6 +165,7 @@ impl Health {
         let before = self.checked.standings.of(&service);
         let was = effective(&service, &before, &|_| None);
         self.stand(key);
+        self.warm(&service, &before);
         let after = &self.checked.standings;
         let shall = effective(&service, after, &|_| None);
         self.tell_changes(&service, &before);
@@ -186,6 +191,45 @@ impl Health {
         }
         gone.extend(edits);
         gone
+    }
+
+    /// Has destinations that come up begin with a small part of their weight, if the service
+    /// wants that.
+    fn warm(&mut self, service: &Service, before: &Standings) {
+        let Standings { dests, warming, .. } = &mut self.checked.standings;
+        for (dest, _) in &service.dests {
+            let key = (service.key, *dest);
+            let is_up = |in_these: &HashMap<_, Standing>| in_these.get(&key).map(|it| it.up);
+            match (is_up(&before.dests), is_up(dests)) {
+                (Some(false), Some(true)) if !service.health.slow_start.is_zero() => {
+                    self.warming.insert(key, Instant::now());
+                    warming.insert(key, 1);
+                }
+                (_, Some(true)) => {}
+                _ => {
+                    self.warming.remove(&key);
+                    warming.remove(&key);
+                }
+            }
+        }
+    }
+
+    /// Gives destinations that have come up lately what they have of their weight by now.
+    pub(crate) fn go_on_warming(&mut self, now: Instant) {
+        let Checked { services, standings } = &mut self.checked;
+        self.warming.retain(|key, since| {
+            let slow = services.get(&key.0).map(|service| service.health.slow_start);
+            let passed = now.saturating_duration_since(*since).as_millis() * 100;
+            let percent = passed.checked_div(slow.unwrap_or_default().as_millis());
+            let percent = percent.and_then(|it| u32::try_from(it).ok()).unwrap_or(100);
+            self.touched.insert(key.0);
+            if percent >= 100 {
+                standings.warming.remove(key);
+                return false;
+            }
+            standings.warming.insert(*key, percent.max(1));
+            true
+        });
     }
 
     /// Tells the log who has gone up and down.
@@ -238,12 +282,12 @@ impl Health {
     /// Has a service looked at: one of its drains began or ended. What fails its checks is
     /// kept while it is drained, and not any longer.
     pub(crate) fn drained(&mut self, key: ServiceKey) {
-        self.drained.insert(key);
+        self.touched.insert(key);
     }
 
     /// Whether services have to be looked at again.
     pub(crate) fn is_unsettled(&self) -> bool {
-        !self.unsettled.is_empty() || !self.drained.is_empty()
+        !self.unsettled.is_empty() || !self.touched.is_empty()
     }
 
     /// Calls `each` with everything that is wrong.
@@ -289,6 +333,10 @@ impl Health {
             };
             let (service, dest) = (*service, *dest);
             each(snapshot::Health::Standing { service, dest, up: standing.up, asks });
+        }
+        for ((service, dest), percent) in &self.checked.standings.warming {
+            let (service, dest, percent) = (*service, *dest, *percent);
+            each(snapshot::Health::Warming { service, dest, percent });
         }
         let now = SystemTime::now();
         self.each_check(&mut |key, words, up, record| {

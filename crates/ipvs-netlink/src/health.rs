@@ -24,6 +24,7 @@
 //! | 14 | PASSES | u64, with CHECK |
 //! | 15 | FAILURES | u64, with CHECK |
 //! | 16 | GENERATION | u64: while it is the same, nothing was changed |
+//! | 17 | WARMTH | u32, with SERVICE and DEST: it has come up lately, and has so many percent of its weight so far |
 
 use ipvs_core::dest::DestKey;
 use ipvs_core::service::ServiceKey;
@@ -55,6 +56,7 @@ const TOOK: u16 = 13;
 const PASSES: u16 = 14;
 const FAILURES: u16 = 15;
 const GENERATION: u16 = 16;
+const WARMTH: u16 = 17;
 
 /// Octets of a part.
 pub const PART: usize = 16 * 1024;
@@ -70,6 +72,8 @@ pub struct Health {
     pub quorums: Vec<(ServiceKey, bool)>,
     /// How destinations stand.
     pub standings: Vec<Standing>,
+    /// Destinations that have come up lately, with how many percent of their weight they have.
+    pub warming: Vec<(ServiceKey, DestKey, u32)>,
     /// How checks stand.
     pub checks: Vec<Check>,
 }
@@ -162,6 +166,11 @@ pub(crate) fn write(writer: &mut Writer, said: Said<'_>) {
                 None => {}
             }
         }
+        Said::Known(Known::Warming { service, dest, percent }) => {
+            service::write_key(writer, &service);
+            dest::write_key(writer, &dest);
+            writer.u32(WARMTH, percent);
+        }
         Said::Known(Known::Check(it)) => write_check(writer, &it),
     }
 }
@@ -183,7 +192,7 @@ fn write_check(writer: &mut Writer, it: &CheckStatus<'_>) {
 
 /// Adds what one message says to `health`; `None` if it says nothing.
 pub(crate) fn read(attrs: &[u8], health: &mut Health) -> Option<()> {
-    let table = Table::<17>::parse(attrs, &[]).ok()?;
+    let table = Table::<18>::parse(attrs, &[]).ok()?;
     if let Some(part) = table.get(PART_OF) {
         health.file.extend_from_slice(part);
         return Some(());
@@ -202,6 +211,10 @@ pub(crate) fn read(attrs: &[u8], health: &mut Health) -> Option<()> {
         let percent = table.u32(PERCENT).map(AsksFor::Percent);
         let asks = percent.or_else(|| table.u32(WEIGHT).map(AsksFor::Weight));
         health.standings.push(Standing { service, dest, up: up != 0, asks });
+        return Some(());
+    }
+    if let Some(percent) = table.u32(WARMTH) {
+        health.warming.push((service, dest, percent));
         return Some(());
     }
     let text = |number| table.text(number).map(|it| String::from_utf8_lossy(it).into_owned());

@@ -239,6 +239,9 @@ fn checked(health: &Health) -> Result<Checked, ClientError> {
     let file = file.ok_or(ClientError::BadAnswer("the checks of another version"))?;
     let mut checked = Checked::of(&file.services);
     checked.standings.quorums = health.quorums.iter().copied().collect();
+    let warming = health.warming.iter();
+    checked.standings.warming =
+        warming.map(|(service, dest, percent)| ((*service, *dest), *percent)).collect();
     for it in &health.standings {
         let weight = match it.asks {
             None => Weight::Configured,

@@ -164,6 +164,28 @@ pub(crate) fn out_and_in(plane: Plane) -> Result<()> {
     world.ensure_no_drift()
 }
 
+/// Who comes up has a part of its weight first, and more and more of it.
+pub(crate) fn slowly(plane: Plane) -> Result<()> {
+    let more = format!(
+        "[service.health]\nslow_start = \"9s\"\n[[service.check]]\ntype = \"tcp\"\n{OFTEN}"
+    );
+    let file = service(&more) + &dest(11, "");
+    let world = World::new(plane, 1, &file)?;
+    let server = nginx(&world.bed, &world.bed.lab.servers()[0])?;
+    world.await_listed(&[(11, 1)])?;
+    world.ensure_no_drift()?;
+    world.ensure_status_says("% of its weight")?;
+    world.await_listed(&[(11, 2)])?;
+    world.ensure_no_drift()?;
+    world.await_listed(&[(11, 3)])?;
+    let (_, exported) = world.ipvs(&["export"], false)?;
+    ensure!(exported.contains("slow_start = \"9s\""), "{exported}");
+    drop(server);
+    world.await_listed(&[])?;
+    let _again = nginx(&world.bed, &world.bed.lab.servers()[0])?;
+    world.await_listed(&[(11, 1)])
+}
+
 pub(crate) fn quorum(plane: Plane) -> Result<()> {
     let more = format!(
         "[service.health]\non_failure = \"inhibit\"\nquorum = 6\n[[service.check]]\ntype = \"tcp\"\n{OFTEN}\

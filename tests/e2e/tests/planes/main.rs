@@ -152,6 +152,7 @@ const TESTS: &[Test] = &[
     ("a_daemon_begins_with_its_file_and_reads_it_again", &[], &PLANES, config::read_again),
     ("a_bad_file_starts_nothing_and_stops_nothing", &[], &PLANES, config::bad_file),
     ("who_fails_its_checks_is_out_until_it_passes", health::NEEDS, &PLANES, health::out_and_in),
+    ("who_comes_up_gets_its_weight_little_by_little", health::NEEDS, &PLANES, health::slowly),
     ("a_lost_quorum_calls_the_sorry_server", health::NEEDS, &PLANES, health::quorum),
     ("who_was_down_stays_so_until_checked", health::NEEDS, &PLANES, health::restart),
     ("checks_that_have_not_changed_go_on", health::NEEDS, &PLANES, health::reload),

@@ -4,6 +4,7 @@ use std::io::{self, Write};
 use std::time::Duration;
 
 use ipvs_config::words;
+use ipvs_core::dest::DestKey;
 use ipvs_core::service::ServiceKey;
 use ipvs_core::snapshot::AsksFor;
 use ipvs_netlink::health::{Check, Health, Standing};
@@ -29,6 +30,12 @@ fn checks<'h>(health: &'h Health, of: &'h Standing) -> impl Iterator<Item = &'h 
     health.checks.iter().filter(|it| it.service == of.service && it.dest == of.dest)
 }
 
+/// How many percent of its weight a destination has that has come up lately.
+fn warmth(health: &Health, of: &Standing) -> Option<u32> {
+    let ours = |it: &&(ServiceKey, DestKey, u32)| (it.0, it.1) == (of.service, of.dest);
+    health.warming.iter().find(ours).map(|it| it.2)
+}
+
 /// Writes a line for each service, destination and check.
 pub(super) fn as_text(out: &mut dyn Write, health: &Health) -> io::Result<()> {
     let services = services(health);
@@ -46,7 +53,11 @@ pub(super) fn as_text(out: &mut dyn Write, health: &Health) -> io::Result<()> {
                 Some(AsksFor::Percent(percent)) => format!(", asks for {percent} % of its weight"),
                 Some(AsksFor::Weight(weight)) => format!(", asks for weight {weight}"),
             };
-            writeln!(out, "    {:<24} {state}{asks}", words::dest(&it.dest))?;
+            let warmth = match warmth(health, it) {
+                Some(percent) => format!(", starts with {percent} % of its weight"),
+                None => String::new(),
+            };
+            writeln!(out, "    {:<24} {state}{asks}{warmth}", words::dest(&it.dest))?;
             for check in checks(health, it) {
                 writeln!(out, "      {}", line(check))?;
             }
@@ -113,6 +124,7 @@ fn dest(health: &Health, it: &Standing) -> Value {
         "up": it.up,
         "asks_for_percent": percent,
         "asks_for_weight": weight,
+        "warmth_percent": warmth(health, it),
         "checks": checks(health, it).map(check).collect::<Vec<_>>(),
     })
 }
@@ -120,7 +132,6 @@ fn dest(health: &Health, it: &Standing) -> Value {
 #[cfg(test)]
 mod tests {
     use ipvs_core::addr::{Addr, Family};
-    use ipvs_core::dest::DestKey;
 
     use super::*;
 
