@@ -2,6 +2,7 @@
 
 mod bench;
 mod bpf;
+mod deb;
 mod fuzz;
 mod kernel;
 mod packages;
@@ -42,6 +43,8 @@ enum Task {
         #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
         args: Vec<OsString>,
     },
+    /// Make a Debian package, and try it
+    Deb(deb::Options),
     /// Send the daemon's socket whatever coverage-guided mutation comes up with
     Fuzz(fuzz::Options),
     /// Load the eBPF programs and replay recorded cases on another kernel, in a qemu guest
@@ -69,6 +72,7 @@ fn main() -> ExitCode {
         Task::Bench { args } => bench::run_task(&args),
         Task::Bpf(options) => bpf::run_task(&options),
         Task::Conformance { args } => conformance(&args),
+        Task::Deb(options) => deb::run_task(&options),
         Task::Fuzz(options) => fuzz::run_task(&options),
         Task::Kernel(options) => kernel::run_task(&options),
         Task::Oracle { args } => oracle(&args),
