@@ -175,6 +175,7 @@ const TESTS: &[Test] = &[
     ("one_daemon_at_a_time", &[], &PLANES, start::one_at_a_time),
     ("status_says_what_is_wrong_and_what_to_do", &[], &PLANES, start::status),
     ("a_log_in_json_is_json_from_start_to_end", &[], USER, start::json_log),
+    ("three_rights_are_enough_for_the_ebpf_plane", &["setpriv"], BPF, start::few_rights),
     ("an_unprivileged_daemon_says_what_it_lacks", &[], BPF, start::no_rights),
     ("auto_takes_the_other_plane_and_says_why", &["setpriv"], BPF, start::auto_falls_back),
 ];

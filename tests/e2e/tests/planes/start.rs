@@ -1,13 +1,17 @@
 //! Daemons that do not start, and what they say.
 
+use std::fs;
 use std::io::{BufRead as _, BufReader, Seek as _, SeekFrom};
+use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::time::Duration;
 
 use anyhow::{Context as _, Result, ensure};
 use ipvs_e2e::programs::find;
-use ipvs_e2e::{AS_PROGRAM, Bed, Plane};
+use ipvs_e2e::{AS_PROGRAM, Bed, Method, Plane, vip};
+use ipvs_lab::{ChildGuard, HttpClient};
+use rustix::mount::{MountFlags, UnmountFlags, mount, unmount};
 
 /// Runs a daemon that ends at once, and returns what it says.
 fn fails(mut command: Command) -> Result<String> {
@@ -33,11 +37,11 @@ pub(crate) fn json_log(plane: Plane) -> Result<()> {
     let mut bed = Bed::new(plane, 1)?;
     bed.end_daemon()?;
     let log = bed.folder.path().join("daemon.log");
-    let before = std::fs::metadata(&log)?.len();
+    let before = fs::metadata(&log)?.len();
     bed.daemon_options = ["--log-format", "json"].map(str::to_owned).into();
     bed.start_daemon()?;
     bed.end_daemon()?;
-    let mut file = std::fs::File::open(&log)?;
+    let mut file = fs::File::open(&log)?;
     file.seek(SeekFrom::Start(before))?;
     let mut messages = Vec::new();
     for line in BufReader::new(file).lines() {
@@ -105,14 +109,52 @@ pub(crate) fn no_rights(plane: Plane) -> Result<()> {
     Ok(())
 }
 
-pub(crate) fn auto_falls_back(plane: Plane) -> Result<()> {
-    let bed = Bed::new(plane, 1)?;
-    let mut command = with_capabilities(&bed, ",+net_admin,+net_raw", "auto", &other(&bed, "bpf"))?;
-    command.args(["--ready-fd", "1"]).stdout(Stdio::piped()).stderr(Stdio::piped());
+/// Starts a daemon and waits for its first line, which is `ready` if it starts.
+fn start(bed: &Bed, mut command: Command) -> Result<(ChildGuard, String)> {
+    command.args(["--ready-fd", "1"]).stdout(Stdio::piped());
     let mut daemon = bed.lab.director().spawn_child(command)?;
     let mut word = String::new();
     let stdout = daemon.child().stdout.take().context("no pipe")?;
     BufReader::new(stdout).read_line(&mut word)?;
+    Ok((daemon, word))
+}
+
+/// What docs/running.md promises, and the unit for systemd counts on.
+pub(crate) fn few_rights(plane: Plane) -> Result<()> {
+    let mut bed = Bed::new(plane, 1)?;
+    let _servers = bed.serve(80)?;
+    bed.end_daemon()?;
+    let pins = bed.pins();
+    let detached = bed.ipvs(&["detach", "--pins", pins.to_str().context("a strange path")?])?;
+    ensure!(detached.status.success(), "{detached:?}");
+    let (folder, none) = (other(&bed, "bpf"), MountFlags::empty());
+    fs::create_dir(&folder)?;
+    mount("bpf", &folder, "bpf", none, None)?;
+    let pins = folder.join("ipvs");
+    let command = with_capabilities(&bed, ",+bpf,+net_admin,+perfmon", "bpf", &pins)?;
+    let (mut daemon, word) = start(&bed, command)?;
+    ensure!(word == "ready\n", "it does not start");
+    let socket = other(&bed, "sock");
+    let socket = socket.to_str().context("a strange path")?;
+    for line in ["-A -t 192.0.2.100:80 -s rr", "-a -t 192.0.2.100:80 -r 10.1.0.11:80 -m"] {
+        let mut words = vec!["adm", "--socket", socket];
+        words.extend(line.split(' '));
+        let made = bed.ipvs(&words)?;
+        ensure!(made.status.success(), "{made:?}");
+    }
+    let at = SocketAddr::new(vip(Method::Nat, true), 80);
+    bed.lab.client().run(|| HttpClient::new().get(at, Duration::from_secs(5)))??;
+    ensure!(daemon.terminate(Duration::from_secs(5))?, "SIGTERM did not end it");
+    let pins = pins.to_str().context("a strange path")?;
+    ensure!(bed.ipvs(&["detach", "--pins", pins])?.status.success(), "detach");
+    Ok(unmount(&folder, UnmountFlags::empty())?)
+}
+
+pub(crate) fn auto_falls_back(plane: Plane) -> Result<()> {
+    let bed = Bed::new(plane, 1)?;
+    let mut command = with_capabilities(&bed, ",+net_admin,+net_raw", "auto", &other(&bed, "bpf"))?;
+    command.stderr(Stdio::piped());
+    let (mut daemon, word) = start(&bed, command)?;
     let socket = other(&bed, "sock");
     let status = bed.ipvs(&["status", "--socket", socket.to_str().context("a strange path")?])?;
     let words = String::from_utf8_lossy(&status.stdout).into_owned();
