@@ -3,7 +3,7 @@
 
 use std::fmt;
 use std::io::{self, Write};
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::thread;
 use std::time::Duration;
 
@@ -20,6 +20,7 @@ use ipvs_netlink::{Client, ClientError, Errno};
 use serde_json::{Value, json};
 
 use super::config::seconds;
+use super::connect;
 
 /// How often `--wait` looks.
 const LOOK: Duration = Duration::from_millis(500);
@@ -119,13 +120,6 @@ pub(super) fn end(options: &Undrain) -> Result<(), String> {
     let which = &options.which;
     let mut client = connect(&options.at.socket)?;
     edit(&mut client, which, &Command::UndrainDest(which.service, which.dest))
-}
-
-fn connect(socket: &Path) -> Result<Client<SeqpacketTransport>, String> {
-    let connected = SeqpacketTransport::connect(socket).map_err(ClientError::from);
-    connected.and_then(Client::new).map_err(|error| {
-        format!("{}: {error}; is `ipvs daemon` running, with its socket there?", socket.display())
-    })
 }
 
 fn edit(

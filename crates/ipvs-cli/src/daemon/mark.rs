@@ -2,7 +2,7 @@
 //! seen them.
 
 use std::io::{self, Write};
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 
 use clap::{Args, Parser, Subcommand};
 use ipvs_config::rule::{self, Prefix, shown};
@@ -10,8 +10,10 @@ use ipvs_core::addr::Family;
 use ipvs_core::command::Command;
 use ipvs_core::mark::MarkRule;
 use ipvs_daemon::DEFAULT_SOCKET;
-use ipvs_netlink::client::{SeqpacketTransport, Transport};
+use ipvs_netlink::client::Transport;
 use ipvs_netlink::{Client, ClientError, Errno};
+
+use super::connect;
 
 #[derive(Debug, Args)]
 pub(super) struct Mark {
@@ -100,17 +102,6 @@ pub(super) fn run(mark: &Mark) -> Result<(), String> {
         }
         other => other.to_string(),
     })
-}
-
-fn connect(socket: &Path) -> Result<Client<SeqpacketTransport>, String> {
-    SeqpacketTransport::connect(socket).map_err(ClientError::from).and_then(Client::new).map_err(
-        |error| {
-            format!(
-                "{}: {error}; is `ipvs daemon` running, with its socket there?",
-                socket.display()
-            )
-        },
-    )
 }
 
 fn list<T: Transport>(client: &mut Client<T>, out: &mut dyn Write) -> Result<(), String> {

@@ -12,10 +12,13 @@ mod takeover;
 use std::ffi::OsString;
 use std::fs::OpenOptions;
 use std::io::{self, IsTerminal as _, Write};
+use std::path::Path;
 use std::process::ExitCode;
 
 use clap::{CommandFactory as _, Parser as _};
 use ipvs_daemon::Daemon;
+use ipvs_netlink::client::SeqpacketTransport;
+use ipvs_netlink::{Client, ClientError};
 use tracing::Level;
 
 pub(crate) use self::options::Plane;
@@ -106,6 +109,17 @@ fn daemon(options: options::Daemon) -> Result<(), Box<dyn std::error::Error>> {
             .map_err(|error| format!("cannot write to descriptor {number} (a pipe?): {error}"))?;
     }
     Ok(daemon.run()?)
+}
+
+/// Connects to the daemon that listens at `socket`.
+fn connect(socket: &Path) -> Result<Client<SeqpacketTransport>, String> {
+    let connected = SeqpacketTransport::connect(socket).map_err(ClientError::from);
+    connected.and_then(Client::new).map_err(|error| unreachable(socket, &error))
+}
+
+/// What to say of a daemon that does not answer.
+fn unreachable(socket: &Path, error: &ClientError) -> String {
+    format!("{}: {error}; is `ipvs daemon` running, with its socket there?", socket.display())
 }
 
 /// The exit status of a task, whose failure is said on stderr.

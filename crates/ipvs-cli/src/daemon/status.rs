@@ -4,24 +4,18 @@ mod health;
 
 use std::io::{self, Write};
 
-use ipvs_netlink::client::SeqpacketTransport;
 use ipvs_netlink::health::Health;
 use ipvs_netlink::status::Status;
-use ipvs_netlink::{Client, ClientError};
 use serde_json::json;
 
-use super::options;
+use super::{connect, options, unreachable};
 
 /// Asks the daemon and shows the answer.
 pub(super) fn show(options: &options::Status) -> Result<(), String> {
     let socket = &options.socket;
-    let asked = SeqpacketTransport::connect(socket)
-        .map_err(ClientError::from)
-        .and_then(Client::new)
-        .and_then(|mut client| Ok((client.status()?, client.health()?)));
-    let (status, health) = asked.map_err(|error| {
-        format!("{}: {error}; is `ipvs daemon` running, with its socket there?", socket.display())
-    })?;
+    let mut client = connect(socket)?;
+    let asked = client.status().and_then(|status| Ok((status, client.health()?)));
+    let (status, health) = asked.map_err(|error| unreachable(socket, &error))?;
     let render = if options.json { as_json } else { as_text };
     match render(&mut io::stdout().lock(), &status, &health) {
         // Whoever read the output has had enough.
